@@ -1,0 +1,113 @@
+"""Every path name of the home directory, and nobody else joins path strings.
+
+Builds names only; does no I/O. A `BoxLayout` exists only for a parsed `BoxID`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from boxlited.model import BoxID
+
+
+class HomeLayout:
+    """Paths below `BOXLITED_HOME`."""
+
+    __slots__ = ("home",)
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+
+    @property
+    def lock_file(self) -> Path:
+        return self.home / "boxlited.lock"
+
+    @property
+    def database_dir(self) -> Path:
+        return self.home / "db"
+
+    @property
+    def database(self) -> Path:
+        return self.database_dir / "boxlited.db"
+
+    @property
+    def boxes_dir(self) -> Path:
+        return self.home / "boxes"
+
+    @property
+    def quarantine_dir(self) -> Path:
+        return self.home / "quarantine"
+
+    def box(self, box_id: BoxID) -> BoxLayout:
+        return BoxLayout(self.boxes_dir, box_id)
+
+    def removed(self, box_id: BoxID, run: str) -> Path:
+        """Where a removed box's directory waits for its deletion."""
+        return self.quarantine_dir / f"removed-{box_id}-{run}"
+
+    def quarantined(self, name: str, stamp: str) -> Path:
+        """Where a directory goes that recovery would neither touch nor delete at once."""
+        return self.quarantine_dir / f"kept-{stamp}-{name}"
+
+
+class BoxLayout:
+    """Paths below one box's directory."""
+
+    __slots__ = ("directory", "box_id")
+
+    def __init__(self, boxes_dir: Path, box_id: BoxID) -> None:
+        self.box_id = box_id
+        self.directory = boxes_dir / box_id
+
+    @property
+    def config(self) -> Path:
+        return self.directory / "box.json"
+
+    @property
+    def pid_file(self) -> Path:
+        return self.directory / "shim.pid"
+
+    @property
+    def exit_file(self) -> Path:
+        return self.directory / "exit"
+
+    @property
+    def exit_previous(self) -> Path:
+        return self.directory / "exit.previous"
+
+    @property
+    def shim_stderr(self) -> Path:
+        return self.directory / "shim.stderr"
+
+    @property
+    def logs_dir(self) -> Path:
+        return self.directory / "logs"
+
+    @property
+    def console_log(self) -> Path:
+        return self.logs_dir / "console.log"
+
+    @property
+    def sockets_dir(self) -> Path:
+        return self.directory / "sockets"
+
+    @property
+    def control_socket(self) -> Path:
+        return self.sockets_dir / "control.sock"
+
+    @property
+    def tmp_dir(self) -> Path:
+        return self.directory / "tmp"
+
+    @property
+    def upper_dir(self) -> Path:
+        return self.directory / "upper"
+
+    @property
+    def work_dir(self) -> Path:
+        return self.directory / "work"
+
+    @property
+    def subdirectories(self) -> tuple[Path, ...]:
+        """Created with the box, mode 0700."""
+        return (self.logs_dir, self.sockets_dir, self.tmp_dir, self.upper_dir, self.work_dir)
