@@ -120,16 +120,16 @@ Port = Annotated[int, Meta(ge=0, le=65535)]
 Seconds = Annotated[int, Meta(ge=0, le=10 * 365 * 86400)]
 
 
-class Outbound(Struct):
+class Outbound(Struct, frozen=True, kw_only=True):
     mode: str = "disabled"  # "enabled" | "disabled"
     allow_net: tuple[str, ...] = ()
 
 
-class Inbound(Struct):
+class Inbound(Struct, frozen=True, kw_only=True):
     mode: str = "disabled"
 
 
-class Network(Struct):
+class Network(Struct, frozen=True, kw_only=True):
     """Network of a box. `mode`/`allow_net` are the older flat form of `outbound`."""
 
     outbound: Outbound | None = None
@@ -144,30 +144,30 @@ class Network(Struct):
         return self.mode or "disabled"
 
 
-class Volume(Struct):
+class Volume(Struct, frozen=True, kw_only=True):
     guest_path: str
     host_path: str | None = None
     managed_volume: str | None = None
     read_only: bool = False
 
 
-class Capabilities(Struct):
+class Capabilities(Struct, frozen=True, kw_only=True):
     add: tuple[str, ...] = ()
     drop: tuple[str, ...] = ()
 
 
-class Advanced(Struct):
+class Advanced(Struct, frozen=True, kw_only=True):
     capabilities: Capabilities = Capabilities()
 
 
-class Backoff(Struct):
+class Backoff(Struct, frozen=True, kw_only=True):
     """Delay before a restart: `initial_seconds` doubling up to `max_seconds`, with jitter."""
 
     initial_seconds: Annotated[float, Meta(gt=0, le=3600)] = 0.1
     max_seconds: Annotated[float, Meta(gt=0, le=86400)] = 60.0
 
 
-class Restart(Struct):
+class Restart(Struct, frozen=True, kw_only=True):
     """`max_retries` None means without limit; the count resets after 10 s up."""
 
     policy: RestartPolicyName = RestartPolicyName.NO
@@ -175,7 +175,7 @@ class Restart(Struct):
     backoff: Backoff = Backoff()
 
 
-class BoxSpec(Struct):
+class BoxSpec(Struct, frozen=True, kw_only=True):
     """What a client asks for: the body of `POST /v1/boxes`, and `spec` in `box.json`."""
 
     name: str | None = None
