@@ -1,0 +1,25 @@
+"""Where the daemon's socket is, when nobody says.
+
+Owns the client's copy of one rule that the daemon keeps too (a test holds the two equal); the
+client may not import the daemon. Reads the environment, touches no file.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+SYSTEM_SOCKET = Path("/run/boxlited/boxlited.sock")
+
+
+def default_socket() -> Path:
+    """$BOXLITED_SOCKET; as root the system's socket; else the user's own."""
+    named = os.environ.get("BOXLITED_SOCKET")
+    if named:
+        return Path(named)
+    if os.geteuid() == 0:
+        return SYSTEM_SOCKET
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    if runtime:
+        return Path(runtime) / "boxlited" / "boxlited.sock"
+    return Path.home() / ".local" / "share" / "boxlited" / "boxlited.sock"
