@@ -53,7 +53,7 @@ class HomeLayout:
 class BoxLayout:
     """Paths below one box's directory."""
 
-    __slots__ = ("directory", "box_id")
+    __slots__ = ("box_id", "directory")
 
     def __init__(self, boxes_dir: Path, box_id: BoxID) -> None:
         self.box_id = box_id

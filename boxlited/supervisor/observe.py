@@ -1,0 +1,147 @@
+"""The world -> Observation. Reads identity, exit file, death evidence, cgroup and boot id.
+
+Takes no decision and changes nothing. An error that is not proof of absence makes the
+whole observation Unknown: better to look again than to lose a live box.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Container
+from dataclasses import dataclass
+
+import trio
+
+from boxlited.model import Box, IdentityKind
+from boxlited.supervisor.cgroup import Cgroups
+from boxlited.supervisor.decide import ExitRun, ExitSeen, Observation
+from boxlited.supervisor.exitfile import ExitFileUnreadable, ExitInfo, read_exit_file
+from boxlited.supervisor.identity import Evidence, PidfdHandle, ProcessIdentity, identify
+from boxlited.supervisor.kernel import ExitStatus, KernelProtocol
+from boxlited.supervisor.layout import BoxLayout, HomeLayout
+from boxlited.supervisor.runtime import BoxRuntime
+
+EVIDENCE_WAIT_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """An observation and the material behind it, for `apply` to use."""
+
+    observation: Observation
+    handle: PidfdHandle | None = None  # of a live shim; owned by the receiver
+    exit_info: ExitInfo | None = None
+    exit_problem: str | None = None
+    shim_status: ExitStatus | None = None
+
+
+class Observer:
+    """Looks at boxes. `forbidden_pids` are never ours: the daemon and its spawner."""
+
+    def __init__(self, kernel: KernelProtocol, home: HomeLayout, cgroups: Cgroups) -> None:
+        self._kernel = kernel
+        self._home = home
+        self._cgroups = cgroups
+        self.forbidden_pids: set[int] = {os.getpid()}
+        self.boot_id = kernel.boot_id()
+
+    def identify(
+        self, layout: BoxLayout, evidence: Evidence, forbidden: Container[int] | None = None
+    ) -> tuple[ProcessIdentity, PidfdHandle | None]:
+        return identify(
+            self._kernel, layout.pid_file, evidence, self.forbidden_pids if forbidden is None else forbidden
+        )
+
+    def observe(self, box: Box, runtime: BoxRuntime) -> Sight:
+        """Look at one box. Never raises for what it finds; blocks only on local files."""
+        layout = self._home.box(box.box_id)
+        evidence = Evidence(box.boot_id, box.pidfs_inode)
+        try:
+            identity, handle = self.identify(layout, evidence)
+            if identity.kind is IdentityKind.UNKNOWN:
+                runtime.unknown_passes += 1
+                return Sight(self._unknown(identity.errno, runtime))
+            runtime.unknown_passes = 0
+            return self._look(box, runtime, layout, identity, handle)
+        except OSError as error:
+            runtime.unknown_passes += 1
+            return Sight(self._unknown(error.errno, runtime))
+
+    def _unknown(self, errno: int | None, runtime: BoxRuntime) -> Observation:
+        return Observation(identity=IdentityKind.UNKNOWN, errno=errno, unknown_passes=runtime.unknown_passes)
+
+    def _look(
+        self,
+        box: Box,
+        runtime: BoxRuntime,
+        layout: BoxLayout,
+        identity: ProcessIdentity,
+        handle: PidfdHandle | None,
+    ) -> Sight:
+        try:
+            info, problem = _read_exit(layout)
+        except OSError:
+            if handle is not None:
+                handle.close()
+            raise
+        alive = handle is not None
+        status = None if alive else self._shim_status(runtime)
+        observation = Observation(
+            identity=identity.kind,
+            pid=identity.pid if alive else None,
+            boot_changed=box.boot_id is not None and box.boot_id != self.boot_id,
+            directory=alive or layout.directory.is_dir(),
+            pid_file=os.path.lexists(layout.pid_file),
+            exit=_exit_seen(info, problem),
+            exit_run=_exit_run(box, info),
+            exit_signal=info.signal if info else None,
+            exit_code=info.exit_code if info else None,
+            shim_signal=status.signal_name if status else None,
+            shim_code=status.code if status else None,
+            oom=not alive and bool(self._cgroups.oom_kills(box.box_id)),
+            leftovers=not alive and bool(self._cgroups.populated(box.box_id)),
+            ran_seconds=self._ran_seconds(box),
+            evidence_pending=not alive and _evidence_pending(runtime, status),
+            unknown_passes=0,
+        )
+        return Sight(observation, handle, info, problem, status)
+
+    def _shim_status(self, runtime: BoxRuntime) -> ExitStatus | None:
+        if runtime.shim_status is None and runtime.handle is not None:
+            runtime.shim_status = runtime.handle.exit_status()
+        return runtime.shim_status
+
+    def _ran_seconds(self, box: Box) -> float | None:
+        if box.started_boottime is None or box.boot_id != self.boot_id:
+            return None
+        return max(0.0, self._kernel.boottime() - box.started_boottime)
+
+
+def _read_exit(layout: BoxLayout) -> tuple[ExitInfo | None, str | None]:
+    try:
+        return read_exit_file(layout.exit_file), None
+    except ExitFileUnreadable as problem:
+        return None, problem.message
+
+
+def _exit_seen(info: ExitInfo | None, problem: str | None) -> ExitSeen:
+    if problem is not None:
+        return ExitSeen.UNREADABLE
+    if info is None:
+        return ExitSeen.NONE
+    return ExitSeen.CRASH if info.is_crash else ExitSeen.EXITED
+
+
+def _exit_run(box: Box, info: ExitInfo | None) -> ExitRun:
+    if info is None:
+        return ExitRun.THIS
+    if info.run_id is None or box.run_id is None:
+        return ExitRun.UNSAID
+    return ExitRun.THIS if info.run_id == box.run_id else ExitRun.OTHER
+
+
+def _evidence_pending(runtime: BoxRuntime, status: ExitStatus | None) -> bool:
+    """The death is fresh and nothing yet says how it came."""
+    if runtime.died_at is None or (status is not None and status.signal is not None):
+        return False
+    return trio.current_time() - runtime.died_at < EVIDENCE_WAIT_SECONDS

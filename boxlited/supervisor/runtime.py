@@ -1,0 +1,53 @@
+"""What the daemon holds of a box in memory only: lock, pidfd, and what it saw of its death.
+
+Nothing here is truth: all of it can be lost with the daemon and is found again by `observe`.
+"""
+
+from __future__ import annotations
+
+import trio
+
+from boxlited.model import BoxID
+from boxlited.supervisor.identity import PidfdHandle
+from boxlited.supervisor.kernel import ExitStatus
+
+
+class BoxRuntime:
+    """`lock` is held for a whole transition; never two of them at once."""
+
+    __slots__ = (
+        "box_id",
+        "changed",
+        "dead",
+        "died_at",
+        "handle",
+        "lock",
+        "restart_scope",
+        "shim_status",
+        "unknown_passes",
+    )
+
+    def __init__(self, box_id: BoxID) -> None:
+        self.box_id = box_id
+        self.lock = trio.Lock()
+        self.changed = trio.Event()
+        self.handle: PidfdHandle | None = None
+        self.dead: trio.Event | None = None  # set by the watcher when `handle`'s process ends
+        self.shim_status: ExitStatus | None = None
+        self.died_at: float | None = None  # trio clock
+        self.unknown_passes = 0
+        self.restart_scope: trio.CancelScope | None = None
+
+    def notify(self) -> None:
+        """Wake everybody who waits for a change of this box."""
+        self.changed.set()
+        self.changed = trio.Event()
+
+    def forget_run(self) -> None:
+        """Drop what belonged to a run that is accounted for."""
+        if self.handle is not None:
+            self.handle.close()
+        self.handle = None
+        self.dead = None
+        self.shim_status = None
+        self.died_at = None
