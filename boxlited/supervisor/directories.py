@@ -1,0 +1,161 @@
+"""Box directories: made, removed by rename, quarantined, scanned.
+
+Owns `box.json` and what happens to a directory as a whole. Never decides whether a
+directory may go; blocking file I/O, to be called from a worker thread where it may be slow.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from boxlited.errors import ResourceExhausted, StorageError
+from boxlited.model import BoxID, BoxSpec
+from boxlited.supervisor.layout import BoxLayout, HomeLayout
+
+MAX_CONFIG_BYTES = 1 << 20
+
+
+class BoxFile(msgspec.Struct, frozen=True, kw_only=True):
+    """`box.json`: written once at create; lets a lost row be rebuilt. Unknown keys are ignored."""
+
+    box_id: str
+    name: str
+    created_at: float
+    spec: BoxSpec
+    version: int = 1
+
+
+class Directories:
+    def __init__(self, home: HomeLayout) -> None:
+        self._home = home
+
+    def prepare_home(self) -> None:
+        """Create the home's directories, 0700."""
+        for directory in (self._home.home, self._home.boxes_dir, self._home.quarantine_dir):
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def create(self, config: BoxFile) -> BoxLayout:
+        """Make a box's directory durable: config, directory and parent are synced before return.
+
+        Raises StorageError or ResourceExhausted; then nothing is left behind.
+        """
+        layout = self._home.box(BoxID.parse(config.box_id))
+        try:
+            layout.directory.mkdir(mode=0o700)
+            try:
+                _write_synced(layout.config, msgspec.json.encode(config))
+                _sync_directory(layout.directory)
+                _sync_directory(self._home.boxes_dir)
+            except OSError:
+                shutil.rmtree(layout.directory, ignore_errors=True)
+                raise
+        except OSError as error:
+            raise storage_error("create the directory of the box", layout.directory, error) from error
+        return layout
+
+    def prepare_run(self, layout: BoxLayout) -> None:
+        """Make what a run needs below the box's directory. Idempotent."""
+        try:
+            for directory in layout.subdirectories:
+                directory.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise storage_error("prepare the directory of the box", layout.directory, error) from error
+
+    def read_config(self, layout: BoxLayout) -> BoxFile | None:
+        """The box's config, or None when it is missing, unreadable, or of another box."""
+        try:
+            fd = os.open(layout.config, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            return None
+        with os.fdopen(fd, "rb") as file:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                return None
+            data = file.read(MAX_CONFIG_BYTES + 1)
+        if len(data) > MAX_CONFIG_BYTES:
+            return None
+        try:
+            config = msgspec.json.decode(data, type=BoxFile)
+        except (msgspec.DecodeError, RecursionError):
+            return None
+        return config if config.box_id == layout.box_id else None
+
+    def remove(self, box_id: BoxID, stamp: str) -> None:
+        """Delete a box's directory: renamed away at once, then deleted. Idempotent."""
+        doomed = self._home.removed(box_id, stamp)
+        try:
+            os.rename(self._home.box(box_id).directory, doomed)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise storage_error("move away the directory of the box", doomed, error) from error
+
+    def delete_removed(self) -> None:
+        """Delete what `remove` renamed away, also by an earlier daemon."""
+        for entry in _entries(self._home.quarantine_dir):
+            if entry.name.startswith("removed-"):
+                shutil.rmtree(entry.path, ignore_errors=True)
+
+    def quarantine(self, name: str) -> Path:
+        """Move an unknown entry of boxes/ to quarantine/, where it is kept for a grace period."""
+        target = self._home.quarantined(name, f"{time.time_ns():x}")
+        os.rename(self._home.boxes_dir / name, target)
+        os.utime(target, follow_symlinks=False)  # the grace period begins now
+        return target
+
+    def purge_quarantine(self, grace_seconds: float) -> list[str]:
+        """Delete what was kept for longer than the grace period; says which."""
+        gone = []
+        for entry in _entries(self._home.quarantine_dir):
+            age = time.time() - entry.stat(follow_symlinks=False).st_mtime
+            if entry.name.startswith("kept-") and age > grace_seconds:
+                if entry.is_dir(follow_symlinks=False):
+                    shutil.rmtree(entry.path, ignore_errors=True)
+                else:
+                    os.unlink(entry.path)
+                gone.append(entry.name)
+        return gone
+
+    def names(self) -> list[str]:
+        """Every entry of boxes/, whatever it is."""
+        return [entry.name for entry in _entries(self._home.boxes_dir)]
+
+
+def storage_error(doing: str, path: Path, error: OSError) -> StorageError | ResourceExhausted:
+    """An OSError as an error that says what to do. Nothing was acknowledged."""
+    text = f"cannot {doing} ({path}): {error.strerror} (errno {error.errno})"
+    if error.errno in (28, 122):  # ENOSPC, EDQUOT
+        return StorageError(f"{text}: free some space and retry; nothing was changed")
+    if error.errno in (23, 24):  # ENFILE, EMFILE
+        return ResourceExhausted(f"{text}: too many open files; raise LimitNOFILE and retry")
+    return StorageError(text)
+
+
+def _entries(directory: Path) -> Iterator[os.DirEntry[str]]:
+    try:
+        with os.scandir(directory) as entries:
+            yield from list(entries)
+    except FileNotFoundError:
+        return
+
+
+def _write_synced(path: Path, data: bytes) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    with os.fdopen(fd, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(fd)
+
+
+def _sync_directory(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

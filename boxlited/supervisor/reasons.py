@@ -1,0 +1,66 @@
+"""Why a box is not running, in words: gathers evidence for `CrashReport`.
+
+Reads bounded tails of the box's logs; changes nothing.
+"""
+
+from __future__ import annotations
+
+from boxlited.model import Box, StopCause
+from boxlited.supervisor.crash import CrashReport, tail
+from boxlited.supervisor.exitfile import ExitFileUnreadable, ExitInfo, read_exit_file
+from boxlited.supervisor.layout import BoxLayout, HomeLayout
+from boxlited.supervisor.observe import Sight
+
+TAIL_BYTES = 4096
+
+
+class Reasons:
+    def __init__(self, home: HomeLayout) -> None:
+        self._home = home
+
+    def report(self, box: Box, sight: Sight, cause: StopCause | None) -> CrashReport:
+        """The report of an end that was just observed."""
+        report = self._build(box, sight.exit_info, sight, oom=cause is StopCause.OOM)
+        if sight.exit_problem is None:
+            return report
+        return CrashReport(
+            user_message=f"box {box.name} ended and its exit file was refused: {sight.exit_problem}",
+            debug_info=report.debug_info,
+            error_kind="engine",
+        )
+
+    def active(self, box: Box) -> CrashReport | None:
+        """The report of the active slot; None when there is nothing to report."""
+        info = self._read(self._home.box(box.box_id), previous=False)
+        if info is None and box.failure_reason is None:
+            return None
+        report = self._build(box, info, None, oom=box.stop_cause is StopCause.OOM)
+        if box.failure_reason is not None:  # said when all the evidence was at hand
+            return CrashReport(
+                user_message=box.failure_reason, debug_info=report.debug_info, error_kind=report.error_kind
+            )
+        return report
+
+    def previous(self, box: Box) -> CrashReport | None:
+        """The report of the lifecycle before this one."""
+        info = self._read(self._home.box(box.box_id), previous=True)
+        return None if info is None else self._build(box, info, None, oom=False)
+
+    def _read(self, layout: BoxLayout, *, previous: bool) -> ExitInfo | None:
+        try:
+            return read_exit_file(layout.exit_previous if previous else layout.exit_file)
+        except (ExitFileUnreadable, OSError):
+            return None
+
+    def _build(self, box: Box, info: ExitInfo | None, sight: Sight | None, *, oom: bool) -> CrashReport:
+        layout = self._home.box(box.box_id)
+        return CrashReport.build(
+            box.name,
+            info,
+            sight.shim_status if sight is not None else None,
+            oom,
+            tail(layout.shim_stderr, TAIL_BYTES),
+            tail(layout.console_log, TAIL_BYTES),
+            layout.shim_stderr,
+            layout.console_log,
+        )

@@ -1,0 +1,88 @@
+"""The one way a shim is brought down: ask, insist, force. Only through a verified pidfd.
+
+Owns the escalation. Writes the intent before the first signal, so that a daemon killed in
+between resumes the stop. Needs no disk: a full one delays the record, not the stop.
+"""
+
+from __future__ import annotations
+
+import signal
+
+import structlog
+import trio
+
+from boxlited.errors import Timeout
+from boxlited.failpoints import hit
+from boxlited.model import Box, BoxStatus, Desired, EventKind, StopCause
+from boxlited.supervisor.identity import PidfdHandle
+from boxlited.supervisor.ledger import Ledger
+from boxlited.supervisor.runtime import BoxRuntime
+
+DELIVER_BASE = 33  # real-time signal 33+n asks the shim to deliver signal n to its workload
+INSIST_SECONDS = 2.0
+FORCE_SECONDS = 5.0
+
+log = structlog.get_logger()
+
+
+class Drainer:
+    def __init__(self, ledger: Ledger, own_engines: frozenset[str]) -> None:
+        self._ledger = ledger
+        self._own_engines = own_engines
+
+    async def drain(
+        self, box: Box, handle: PidfdHandle, dead: trio.Event, grace_seconds: float, cause: StopCause
+    ) -> None:
+        """Stop a live shim and its workload; returns when the shim is proven dead.
+
+        `grace_seconds` 0 kills at once. Raises Timeout when even SIGKILL did not end it.
+        Cancellation leaves `stopping` in the row; the next pass goes on.
+        """
+        await self._record_intent(box, cause)
+        hit("stop.after_intent")
+        if grace_seconds > 0:
+            handle.signal(signal.SIGTERM)
+            hit("stop.after_signal")
+            if await _ended(dead, grace_seconds):
+                return
+            log.warning("box ignores its stop signal, killing it", box_id=box.box_id, grace=grace_seconds)
+        if self._speaks_our_signals(box):
+            handle.signal(DELIVER_BASE + signal.SIGKILL)
+            if await _ended(dead, INSIST_SECONDS):
+                return
+            log.warning("shim is deaf, killing it", box_id=box.box_id, pid=handle.pid)
+        handle.signal(signal.SIGKILL)
+        if not await _ended(dead, FORCE_SECONDS):
+            raise Timeout(
+                f"the shim of box {box.name} (pid {handle.pid}) did not end {FORCE_SECONDS:g} s after SIGKILL:"
+                " it may hang in the kernel (state D). The box stays `stopping` and is tried again"
+            )
+
+    def deliver(self, box: Box, handle: PidfdHandle, number: int) -> None:
+        """Deliver a signal to the workload (to the shim itself where it is a foreign one)."""
+        handle.signal(DELIVER_BASE + number if self._speaks_our_signals(box) else number)
+
+    def _speaks_our_signals(self, box: Box) -> bool:
+        return box.spec.engine in self._own_engines and box.run_id is not None
+
+    async def _record_intent(self, box: Box, cause: StopCause) -> None:
+        if box.status is BoxStatus.STOPPING and box.desired is not Desired.RUNNING:
+            return
+        desired = Desired.REMOVED if box.desired is Desired.REMOVED else Desired.STOPPED
+        changes = {"status": BoxStatus.STOPPING, "desired": desired, "stop_cause": cause}
+        await self._ledger.write(
+            box, changes, EventKind.STOPPING, {"cause": cause.value, "pid": box.pid}, durable=False
+        )
+
+
+async def _ended(dead: trio.Event, seconds: float) -> bool:
+    with trio.move_on_after(seconds):
+        await dead.wait()
+    return dead.is_set()
+
+
+def dead_event(runtime: BoxRuntime) -> trio.Event:
+    """The event that the watcher sets for the runtime's handle."""
+    if runtime.dead is None:
+        runtime.dead = trio.Event()
+    return runtime.dead
