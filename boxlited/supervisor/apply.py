@@ -70,9 +70,7 @@ class Applier:
         self._restarts = restarts
         self._directories = Directories(home)
 
-    async def apply(
-        self, box: Box, sight: Sight, plan: Plan, request: Request, options: Options
-    ) -> Box | None:
+    async def apply(self, box: Box, sight: Sight, plan: Plan, request: Request, options: Options) -> Box | None:
         """Carry a plan out; returns the newest row, None when the box was removed.
 
         Raises InvalidState or Stopped for a refusal (after its clean-up steps), StartFailed,
@@ -132,9 +130,7 @@ class Applier:
                 case Step.SETTLE:
                     changes |= self._settled(box, sight, plan, options)
                     kind = EventKind.FAILED if plan.status is BoxStatus.FAILED else EventKind.STOPPED
-                    data = {
-                        key: _plain(changes[key]) for key in ("stop_cause", "exit_code", "failure_reason")
-                    }
+                    data = {key: _plain(changes[key]) for key in ("stop_cause", "exit_code", "failure_reason")}
                 case Step.CLOSE_RUN:
                     changes |= {"run_id": None, "ended_at": time.time(), "boot_id": None}
                     kind, data = EventKind.WARNING, {"message": plan.warning}
@@ -162,7 +158,9 @@ class Applier:
         row = await self._ledger.write(box, changes, kind, data, durable=False)
         hit("apply.after_write")
         if Step.SETTLE in plan.steps:
-            self._ledger.runtime(box.box_id).forget_run()
+            runtime = self._ledger.runtime(box.box_id)
+            runtime.ended = row
+            runtime.forget_run()
             self._cgroups.remove(box.box_id)
             log.info("box ended", box_id=box.box_id, name=box.name, **data)
         return row

@@ -328,8 +328,7 @@ def _settle(box: Box, seen: Observation, request: Request) -> Plan:
         cause=cause,
         restart_count=count,
         warning="ended without an exit file or any other record" if cause is StopCause.LOST else None,
-        again=request is not Request.RECONCILE
-        or (box.spec.auto_remove and Step.SCHEDULE_RESTART not in steps),
+        again=request is not Request.RECONCILE or (box.spec.auto_remove and Step.SCHEDULE_RESTART not in steps),
     )
 
 
@@ -343,6 +342,15 @@ def _interrupted_start(box: Box, seen: Observation, request: Request) -> Plan:
         warning="a start was interrupted before anything was spawned",
         again=request is not Request.RECONCILE,
     )
+
+
+def decide_start_failed(box: Box, seen: Observation, *, by_policy: bool) -> Plan:
+    """A start did not succeed. By the restart policy's timer: the policy goes on; by a user: it ends."""
+    if seen.alive or seen.identity is IdentityKind.UNKNOWN:
+        return NOTHING
+    steps: tuple[Step, ...] = _with_pid_file((Step.SETTLE,), seen)
+    follow = _follow_up(box, BoxStatus.FAILED, None, box.restart_count) if by_policy else (Step.WANT_STOPPED,)
+    return Plan(steps=(*steps, *follow), status=BoxStatus.FAILED, cause=StopCause.START_FAILED)
 
 
 def _follow_up(box: Box, status: BoxStatus, exit_code: int | None, count: int) -> tuple[Step, ...]:
@@ -404,9 +412,7 @@ class OrphanPlan(Enum):
     QUARANTINE = "quarantine"
 
 
-def decide_orphan(
-    identity: IdentityKind, *, valid_id: bool, valid_config: bool, database_lost: bool
-) -> OrphanPlan:
+def decide_orphan(identity: IdentityKind, *, valid_id: bool, valid_config: bool, database_lost: bool) -> OrphanPlan:
     """Never deletes, and never touches a directory whose shim is alive or cannot be examined."""
     if identity is IdentityKind.UNKNOWN:
         return OrphanPlan.LEAVE

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from boxlited.errors import NotFound
@@ -18,15 +18,16 @@ from boxlited.supervisor.runtime import BoxRuntime
 
 
 class Ledger:
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, release: Callable[[int], None]) -> None:
         self.store = store
+        self._release = release
         self.counters: Counter[str] = Counter()
         self._runtimes: dict[BoxID, BoxRuntime] = {}
 
     def runtime(self, box_id: BoxID) -> BoxRuntime:
         runtime = self._runtimes.get(box_id)
         if runtime is None:
-            runtime = self._runtimes[box_id] = BoxRuntime(box_id)
+            runtime = self._runtimes[box_id] = BoxRuntime(box_id, self._release)
         return runtime
 
     def runtimes(self) -> list[BoxRuntime]:

@@ -5,9 +5,11 @@ Nothing here is truth: all of it can be lost with the daemon and is found again 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import trio
 
-from boxlited.model import BoxID
+from boxlited.model import Box, BoxID
 from boxlited.supervisor.identity import PidfdHandle
 from boxlited.supervisor.kernel import ExitStatus
 
@@ -20,15 +22,19 @@ class BoxRuntime:
         "changed",
         "dead",
         "died_at",
+        "ended",
         "handle",
         "lock",
+        "release",
         "restart_scope",
         "shim_status",
         "unknown_passes",
     )
 
-    def __init__(self, box_id: BoxID) -> None:
+    def __init__(self, box_id: BoxID, release: Callable[[int], None]) -> None:
         self.box_id = box_id
+        self.release = release  # stops the watching of a pidfd that is about to be closed
+        self.ended: Box | None = None  # the row as it was when the last run ended
         self.lock = trio.Lock()
         self.changed = trio.Event()
         self.handle: PidfdHandle | None = None
@@ -46,6 +52,7 @@ class BoxRuntime:
     def forget_run(self) -> None:
         """Drop what belonged to a run that is accounted for."""
         if self.handle is not None:
+            self.release(self.handle.pidfd)
             self.handle.close()
         self.handle = None
         self.dead = None

@@ -46,6 +46,10 @@ class Drainer:
             if await _ended(dead, grace_seconds):
                 return
             log.warning("box ignores its stop signal, killing it", box_id=box.box_id, grace=grace_seconds)
+        await self.force(box, handle, dead)
+
+    async def force(self, box: Box, handle: PidfdHandle, dead: trio.Event) -> None:
+        """Kill the workload through its shim, then the shim itself. Raises Timeout."""
         if self._speaks_our_signals(box):
             handle.signal(DELIVER_BASE + signal.SIGKILL)
             if await _ended(dead, INSIST_SECONDS):

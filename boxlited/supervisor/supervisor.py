@@ -1,0 +1,485 @@
+"""The supervisor as the API sees it: every command and query about boxes.
+
+Builds the parts and holds the nursery of their tasks. Commands run in that nursery, so a
+client that goes away never leaves a transition half done. Queries read memory only.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
+from typing import Any, TypeVar
+
+import msgspec
+import structlog
+import trio
+
+from boxlited.config import Config
+from boxlited.errors import (
+    AlreadyExists,
+    BoxlitedError,
+    Internal,
+    InvalidArgument,
+    InvalidState,
+    NotFound,
+    ResourceExhausted,
+    Timeout,
+)
+from boxlited.failpoints import hit
+from boxlited.model import Box, BoxID, BoxSpec, BoxStatus, Event, EventDraft, EventKind, StopCause, check_name
+from boxlited.store.store import Store
+from boxlited.supervisor.apply import Applier, Options
+from boxlited.supervisor.cgroup import Cgroups
+from boxlited.supervisor.crash import CrashReport
+from boxlited.supervisor.decide import Request, execution_plan
+from boxlited.supervisor.directories import BoxFile, Directories
+from boxlited.supervisor.engines import OWN_ENGINES, Engines
+from boxlited.supervisor.kernel import ExitStatus, KernelProtocol
+from boxlited.supervisor.layout import HomeLayout
+from boxlited.supervisor.ledger import Ledger
+from boxlited.supervisor.logs import LogReader
+from boxlited.supervisor.observe import Observer
+from boxlited.supervisor.orphans import Orphans
+from boxlited.supervisor.reasons import Reasons
+from boxlited.supervisor.reconcile import Reconciler
+from boxlited.supervisor.restarts import Restarts
+from boxlited.supervisor.settle import Settler
+from boxlited.supervisor.spawn import Spawner
+from boxlited.supervisor.start import Starter
+from boxlited.supervisor.stop import Drainer
+from boxlited.supervisor.usage import UsageReader
+from boxlited.supervisor.watch import Watcher
+
+SIGKILL = 9
+ENDED = frozenset({BoxStatus.STOPPED, BoxStatus.FAILED})
+
+T = TypeVar("T")
+
+log = structlog.get_logger()
+
+
+class Supervisor:
+    def __init__(
+        self, config: Config, kernel: KernelProtocol, home: HomeLayout, store: Store, cgroups: Cgroups, lock_fd: int
+    ) -> None:
+        self._config = config
+        self._kernel = kernel
+        self._home = home
+        self._store = store
+        self._cgroups = cgroups
+        self._watcher = Watcher(self._on_death)
+        self._ledger = Ledger(store, self._watcher.discard)
+        self._observer = Observer(kernel, home, cgroups)
+        self._spawner = Spawner(lock_fd, self._on_exited)
+        self._engines = Engines(config, cgroups)
+        self._reasons = Reasons(home)
+        self._usage = UsageReader(kernel, cgroups)
+        self._directories = Directories(home)
+        self._drainer = Drainer(self._ledger, OWN_ENGINES)
+        self._starter = Starter(
+            kernel,
+            home,
+            self._ledger,
+            self._spawner,
+            self._engines,
+            cgroups,
+            lambda box_id, handle: self._settler.hold(box_id, handle),
+        )
+        applier = Applier(
+            kernel,
+            home,
+            self._ledger,
+            cgroups,
+            self._starter,
+            self._drainer,
+            self._reasons,
+            lambda: self._restarts,
+        )
+        self._settler = Settler(self._ledger, self._observer, applier, self._drainer, self._watcher)
+        self._orphans = Orphans(home, self._ledger, self._observer, self._directories)
+        self._reconciler = Reconciler(
+            config, kernel, self._ledger, self._settler, self._orphans, self._watcher, self._in_background
+        )
+        self._creating_keys: dict[str, trio.Lock] = {}
+        self._nursery: trio.Nursery
+        self._restarts: Restarts
+
+    # -- life ---------------------------------------------------------------------------
+
+    def launch_spawner(self) -> None:
+        """Execute the spawner. Call before the first thread exists."""
+        self._spawner.launch()
+
+    async def run(
+        self, *, database_lost: bool = False, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Recover, report started, serve until cancelled. Shims live on."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            self._restarts = Restarts(self._ledger, nursery, self._restart_due)
+            await nursery.start(self._spawner.run)
+            nursery.start_soon(self._watcher.run)
+            if self._spawner.pid is not None:
+                self._observer.forbidden_pids.add(self._spawner.pid)
+            await self._reconciler.recover(database_lost=database_lost)
+            await trio.to_thread.run_sync(self._directories.delete_removed)
+            task_status.started()
+            nursery.start_soon(self._reconciler.run)
+
+    @property
+    def is_ready(self) -> bool:
+        return self._reconciler.is_recovered
+
+    async def stop_all(self, grace_seconds: float, cause: StopCause = StopCause.DRAINED) -> None:
+        """Stop every running box, ten at a time; failures are logged and do not end it."""
+        limiter = trio.CapacityLimiter(10)
+
+        async def stop_one(box: Box) -> None:
+            async with limiter:
+                try:
+                    await self._transition(box.box_id, Request.STOP, Options(grace_seconds, cause))
+                except BoxlitedError as error:
+                    log.error("box could not be drained", box_id=box.box_id, error=error.message)
+
+        async with trio.open_nursery() as nursery:
+            for box in list(self._store.boxes.values()):
+                if box.status not in ENDED and box.status is not BoxStatus.CONFIGURED:
+                    nursery.start_soon(stop_one, box)
+
+    # -- queries ------------------------------------------------------------------------
+
+    def get(self, ref: str) -> Box:
+        """A box by id or name. Raises NotFound."""
+        box = self._store.get(BoxID(ref)) if BoxID.is_valid(ref) else self._store.by_name(ref)
+        if box is None:
+            raise NotFound(f"there is no box {ref[:100]!r}: `boxctl ps` lists those that exist")
+        return box
+
+    def list_boxes(
+        self, status: BoxStatus | None, page_size: int, page_token: str | None
+    ) -> tuple[list[Box], str | None]:
+        """One page, oldest first, and the token of the next. Raises InvalidArgument for a foreign token."""
+        rows = [box for box in self._store.boxes.values() if status is None or box.status is status]
+        rows.sort(key=_page_key)
+        if page_token is not None:
+            after = _decode_token(page_token)
+            rows = [box for box in rows if _page_key(box) > after]
+        page = rows[:page_size]
+        more = len(rows) > page_size
+        return page, _encode_token(page[-1]) if more else None
+
+    def crash(self, ref: str, previous: bool = False) -> CrashReport:
+        box = self.get(ref)
+        report = self._reasons.previous(box) if previous else self._reasons.active(box)
+        if report is None:
+            which = "the lifecycle before" if previous else "its last run"
+            raise NotFound(f"box {box.name} has no crash recorded for {which}")
+        return report
+
+    def console_log(self, ref: str) -> LogReader:
+        box = self.get(ref)
+        box_id = box.box_id
+
+        def still_open() -> bool:
+            now = self._store.get(box_id)
+            return now is not None and now.status not in (*ENDED, BoxStatus.CONFIGURED)
+
+        return LogReader(self._home.box(box_id).console_log, still_open)
+
+    async def box_metrics(self, ref: str) -> dict[str, Any]:
+        return self._usage.read(self.get(ref))
+
+    def metrics(self) -> dict[str, Any]:
+        counters = self._ledger.counters
+        by_status = dict.fromkeys((status.value for status in BoxStatus), 0)
+        for box in self._store.boxes.values():
+            by_status[box.status.value] += 1
+        return {
+            "boxes_created_total": counters["created"],
+            "boxes_started_total": counters["started"],
+            "boxes_stopped_total": counters["stopped"],
+            "boxes_failed_total": counters["failed"],
+            "boxes_adopted_total": counters["adopted"],
+            "boxes_removed_total": counters["removed"],
+            "restarts_total": counters["policy_restarts"],
+            "reconcile_passes_total": counters["reconcile_passes"],
+            "spawner_restarts_total": self._spawner.restarts,
+            "boxes_running": by_status[BoxStatus.RUNNING.value],
+            "boxes_by_status": by_status,
+            "events_last_seq": self.last_event_seq,
+            "pending_writes": self._store.pending_writes,
+            "store": self._store.stats(),
+        }
+
+    def capabilities(self) -> dict[str, Any]:
+        return {
+            "engines": sorted({*self._config.engines.enabled, *self._config.engines.external}),
+            "default_engine": self._config.engines.default,
+            "limits": sorted(self._cgroups.supports),
+            "limits_mode": self._config.limits.mode,
+        }
+
+    @property
+    def last_event_seq(self) -> int:
+        return self._store.last_event_seq
+
+    async def events_since(self, seq: int, limit: int) -> list[Event]:
+        return await self._store.events_since(seq, limit)
+
+    def subscribe_events(self) -> AbstractContextManager[trio.MemoryReceiveChannel[Event]]:
+        return self._store.subscribe()
+
+    # -- commands -----------------------------------------------------------------------
+
+    async def create(self, spec: BoxSpec, *, idempotency_key: str | None = None) -> Box:
+        """Create a box; durable before it returns. The same key and spec give the same box."""
+        if idempotency_key is None:
+            return await self._carry(lambda: self._create(spec, None))
+        lock = self._creating_keys.setdefault(idempotency_key, trio.Lock())
+        async with lock:
+            known = self._by_key(idempotency_key, spec)
+            if known is None:
+                known = await self._carry(lambda: self._create(spec, idempotency_key))
+        if not lock.statistics().tasks_waiting:
+            self._creating_keys.pop(idempotency_key, None)
+        return known
+
+    async def start(self, ref: str) -> Box:
+        box = self.get(ref)
+        execution_plan(box.status)
+        self._check_room(box)
+        return await self._transition(box.box_id, Request.START, Options(self._grace))
+
+    async def attach(self, ref: str) -> Box:
+        """The box, proven alive through `shim.pid`. Raises Stopped with the crash cause otherwise."""
+        box = self.get(ref)
+        return await self._transition(box.box_id, Request.ATTACH)
+
+    async def stop(self, ref: str, timeout_seconds: float = 30) -> Box:
+        """Graceful, then forced. Never spawns; only cleans up when the box does not run."""
+        box_id = self.get(ref).box_id
+        self._restarts.cancel(box_id)
+        return await self._transition(box_id, Request.STOP, Options(timeout_seconds))
+
+    async def restart(self, ref: str, timeout_seconds: float = 30) -> Box:
+        box_id = self.get(ref).box_id
+        self._restarts.cancel(box_id)
+
+        async def both() -> Box:
+            async with self._ledger.runtime(box_id).lock:
+                row = await self._settler.settle(box_id, Request.STOP, Options(timeout_seconds))
+                if row is None:
+                    raise InvalidState(f"box {box_id} was removed when it stopped (auto_remove)")
+                return await self._settler.demand(box_id, Request.START, Options(timeout_seconds))
+
+        return await self._carry(both)
+
+    async def kill(self, ref: str, signal: int = SIGKILL) -> Box:
+        """Deliver a signal to the workload; SIGKILL is a stop without grace."""
+        box = self.get(ref)
+        if box.status not in (BoxStatus.RUNNING, BoxStatus.STOPPING, BoxStatus.PAUSED):
+            raise InvalidState(f"box {box.name} is {box.status.value}: there is nothing to signal")
+        if signal == SIGKILL:
+            self._restarts.cancel(box.box_id)
+            return await self._transition(box.box_id, Request.STOP, Options(0.0))
+
+        async def deliver() -> Box:
+            runtime = self._ledger.runtime(box.box_id)
+            async with runtime.lock:
+                row = await self._settler.demand(box.box_id, Request.ATTACH)
+                if runtime.handle is not None:
+                    self._drainer.deliver(row, runtime.handle, signal)
+                    await self._ledger.note(row, EventKind.SIGNALLED, {"signal": signal})
+                return row
+
+        return await self._carry(deliver)
+
+    async def remove(self, ref: str, force: bool = False) -> None:
+        box_id = self.get(ref).box_id
+        request = Request.FORCE_REMOVE if force else Request.REMOVE
+
+        async def remove() -> None:
+            async with self._ledger.runtime(box_id).lock:
+                await self._settler.settle(box_id, request)
+
+        await self._carry(remove)
+
+    async def wait(self, ref: str, timeout_seconds: float | None) -> Box:
+        """Wait until the box has ended; returns its row. Raises Timeout past `timeout_seconds`."""
+        box = self.get(ref)
+        runtime = self._ledger.runtime(box.box_id)
+        last = runtime.ended
+        with trio.move_on_after(float("inf") if timeout_seconds is None else timeout_seconds):
+            while True:
+                current = self._store.get(box.box_id)
+                if current is not None and current.status in ENDED:
+                    return current
+                if runtime.ended is not None and runtime.ended is not last:
+                    return runtime.ended
+                if current is None:
+                    raise NotFound(f"box {box.name} was removed")
+                await runtime.changed.wait()
+        raise Timeout(f"box {box.name} did not end within {timeout_seconds:g} s; it still runs")
+
+    async def reset_failed(self, ref: str) -> Box:
+        """Clear the failure of a box and its restart count: `failed` becomes `stopped`."""
+        box_id = self.get(ref).box_id
+
+        async def reset() -> Box:
+            async with self._ledger.runtime(box_id).lock:
+                box = self._ledger.row(box_id)
+                changes: dict[str, Any] = {"restart_count": 0}
+                if box.status is BoxStatus.FAILED:
+                    changes |= {"status": BoxStatus.STOPPED, "failure_reason": None, "error_kind": None}
+                return await self._ledger.write(box, changes, EventKind.RESET)
+
+        return await self._carry(reset)
+
+    async def reconcile(self, dry_run: bool = False) -> list[dict[str, Any]]:
+        """One full pass now: what was seen, decided, and (unless `dry_run`) done."""
+        if not dry_run:
+            for box_id in await self._orphans.scan(database_lost=False):
+                log.info("directory gained a row", box_id=box_id)
+        return await self._reconciler.full_pass(dry_run=dry_run)
+
+    # -- inside -------------------------------------------------------------------------
+
+    @property
+    def _grace(self) -> float:
+        return self._config.stop.default_timeout_seconds
+
+    def _check_room(self, box: Box) -> None:
+        limit = self._config.limits.max_running
+        if limit is None or box.status is BoxStatus.RUNNING:
+            return
+        running = sum(1 for row in self._store.boxes.values() if row.status is BoxStatus.RUNNING)
+        if running >= limit:
+            raise ResourceExhausted(f"{running} boxes run and limits.max_running is {limit}: stop one first")
+
+    def _by_key(self, key: str, spec: BoxSpec) -> Box | None:
+        known = self._store.idempotent(key)
+        if known is None:
+            return None
+        box_id, fingerprint = known
+        if fingerprint != _fingerprint(spec):
+            raise AlreadyExists("this Idempotency-Key was used for another request: use a new key")
+        return self._ledger.row(BoxID(box_id))
+
+    async def _create(self, spec: BoxSpec, key: str | None) -> Box:
+        limit = self._config.limits.max_boxes
+        if limit is not None and len(self._store.boxes) >= limit:
+            raise ResourceExhausted(f"{limit} boxes exist and limits.max_boxes is {limit}: remove some first")
+        self._engines.check(spec)
+        box_id = BoxID.mint()
+        name = check_name(spec.name) if spec.name is not None else f"box-{box_id[:8]}"
+        if self._store.by_name(name) is not None:
+            raise AlreadyExists(f"a box named {name!r} exists already: choose another name or remove it")
+        now = time.time()
+        box = Box(box_id=box_id, name=name, spec=spec, created_at=now, updated_at=now)
+        self._orphans.creating.add(box_id)
+        try:
+            return await self._create_durably(box, key)
+        finally:
+            self._orphans.creating.discard(box_id)
+
+    async def _create_durably(self, box: Box, key: str | None) -> Box:
+        """Directory and config first, then the row: a kill in between leaves nothing acknowledged."""
+        config = BoxFile(box_id=box.box_id, name=box.name, created_at=box.created_at, spec=box.spec)
+        await trio.to_thread.run_sync(self._directories.create, config)
+        hit("create.after_directory")
+        event = EventDraft(kind=EventKind.CREATED, box_id=box.box_id, name=box.name)
+        idempotency = None if key is None else (key, _fingerprint(box.spec))
+        try:
+            row = await self._store.insert(box, event, idempotency=idempotency)
+        except BaseException:
+            self._directories.remove(box.box_id, f"{time.time_ns():x}")
+            raise
+        hit("create.after_row")
+        self._ledger.counters["created"] += 1
+        return row
+
+    async def _transition(self, box_id: BoxID, request: Request, options: Options | None = None) -> Box:
+        async def locked() -> Box:
+            runtime = self._ledger.runtime(box_id)
+            async with runtime.lock:
+                row = await self._settler.settle(box_id, request, options)
+                return row or runtime.ended or self._ledger.row(box_id)
+
+        return await self._carry(locked)
+
+    async def _carry(self, command: Callable[[], Awaitable[T]]) -> T:
+        """Run a command to its end in the supervisor's nursery, whatever becomes of the caller."""
+        done = trio.Event()
+        outcome: list[T] = []
+        problem: list[BoxlitedError] = []
+
+        async def run() -> None:
+            try:
+                outcome.append(await command())
+            except BoxlitedError as error:
+                problem.append(error)
+            finally:
+                done.set()
+
+        self._nursery.start_soon(run)
+        await done.wait()
+        if problem:
+            raise problem[0]
+        if not outcome:
+            raise Internal("the daemon is shutting down; the command was not finished")
+        return outcome[0]
+
+    def _in_background(self, box_id: BoxID, request: Request, options: Options) -> None:
+        self._nursery.start_soon(self._settle_quietly, box_id, request, options)
+
+    async def _settle_quietly(self, box_id: BoxID, request: Request, options: Options | None = None) -> None:
+        async with self._ledger.runtime(box_id).lock:
+            try:
+                await self._settler.settle(box_id, request, options)
+            except NotFound:
+                return
+            except BoxlitedError as error:
+                log.warning("box could not be settled", box_id=box_id, request=request.value, error=error.message)
+
+    async def _restart_due(self, box_id: BoxID) -> None:
+        self._ledger.counters["policy_restarts"] += 1
+        await self._settle_quietly(box_id, Request.RESTART)
+
+    def _on_death(self, box_id: BoxID, pidfd: int) -> None:
+        runtime = self._ledger.runtime(box_id)
+        if runtime.handle is None or runtime.handle.pidfd != pidfd:
+            return
+        runtime.died_at = trio.current_time()
+        if runtime.dead is not None:
+            runtime.dead.set()
+        self._in_background(box_id, Request.RECONCILE, Options())
+
+    def _on_exited(self, seq: int, pid: int, status: ExitStatus) -> None:
+        box_id = self._starter.box_of(seq)
+        if box_id is None:
+            return
+        runtime = self._ledger.runtime(box_id)
+        if runtime.handle is not None and runtime.handle.pid == pid:
+            runtime.shim_status = status
+
+
+def _fingerprint(spec: BoxSpec) -> str:
+    return hashlib.sha256(msgspec.json.encode(spec, order="deterministic")).hexdigest()
+
+
+def _page_key(box: Box) -> tuple[float, str]:
+    return box.created_at, box.box_id
+
+
+def _encode_token(box: Box) -> str:
+    return base64.urlsafe_b64encode(msgspec.json.encode(_page_key(box))).decode()
+
+
+def _decode_token(token: str) -> tuple[float, str]:
+    try:
+        return msgspec.json.decode(base64.urlsafe_b64decode(token.encode()), type=tuple[float, str])
+    except (ValueError, msgspec.DecodeError) as error:
+        raise InvalidArgument("pageToken is not one that this server gave: begin again without it") from error
