@@ -1,0 +1,162 @@
+"""The JSON of the API: what goes out, and the small bodies that come in.
+
+Owns the field names of the contract and nothing else. `Box` here is the view of `model.Box`; the
+contract wants numbers where the model may have none, see `box_view`.
+"""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from boxlited import model
+from boxlited.api.services import HostSize
+from boxlited.model import BoxStatus, Desired, EventKind, IdentityKind, StopCause
+
+Timeout = Annotated[float, Meta(ge=0, le=3600)]
+
+
+class Box(msgspec.Struct, frozen=True, kw_only=True):
+    """One box. `cpus` is rounded up; both sizes are the host's for a box without limits."""
+
+    box_id: str
+    name: str
+    status: BoxStatus
+    created_at: datetime
+    updated_at: datetime
+    started_at: datetime | None
+    pid: int | None
+    image: str
+    cpus: int
+    memory_mib: int
+    labels: dict[str, str]
+    exit_code: int | None
+    auto_stop: int
+    auto_delete: int
+    auto_resume: bool
+    desired: Desired
+    engine: str
+    identity: IdentityKind
+    stop_cause: StopCause | None
+    failure_reason: str | None
+    restart_count: int
+    run_id: str | None
+
+
+class BoxPage(msgspec.Struct, frozen=True):
+    boxes: list[Box]
+    next_page_token: str | None
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    seq: int
+    at: datetime
+    kind: EventKind
+    box_id: str | None
+    name: str | None
+    data: dict[str, Any]
+
+
+class Crash(msgspec.Struct, frozen=True):
+    user_message: str
+    debug_info: str
+    error_kind: str | None
+
+
+class ReconcileReport(msgspec.Struct, frozen=True):
+    dry_run: bool
+    boxes: list[dict[str, Any]]
+
+
+class Me(msgspec.Struct, frozen=True, kw_only=True):
+    sub: str
+    principal_type: str
+    scopes: list[str]
+    path_prefix: str | None = None
+
+
+class Health(msgspec.Struct, frozen=True):
+    status: str
+
+
+class Defaults(msgspec.Struct, frozen=True):
+    """What a create without the field gets. No limit shows as the size of the host."""
+
+    cpus: int
+    memory_mib: int
+    image: str
+    engine: str
+    stop_timeout_seconds: float
+    auto_stop: int
+    auto_delete: int
+
+
+class ServerConfig(msgspec.Struct, frozen=True):
+    version: str
+    defaults: Defaults
+    capabilities: dict[str, Any]
+
+
+class StopBody(model.Struct, frozen=True):
+    timeout_seconds: Timeout = 30.0
+
+
+class WaitBody(model.Struct, frozen=True):
+    timeout_seconds: Timeout | None = None
+
+
+class KillBody(model.Struct, frozen=True):
+    """A number from 1 to 31, or a name such as SIGTERM or TERM."""
+
+    signal: int | str = 9
+
+
+class NoBody(model.Struct, frozen=True):
+    """A body that may be empty or `{}`."""
+
+
+def moment(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def box_view(box: model.Box, host: HostSize) -> Box:
+    spec = box.spec
+    return Box(
+        box_id=box.box_id,
+        name=box.name,
+        status=box.status,
+        created_at=moment(box.created_at),
+        updated_at=moment(box.updated_at),
+        started_at=None if box.started_at is None else moment(box.started_at),
+        pid=box.pid,
+        image=spec.image or spec.rootfs_path or "host",
+        cpus=host.cpus if spec.cpus is None else math.ceil(spec.cpus),
+        memory_mib=spec.memory_mib or host.memory_mib,
+        labels=spec.labels,
+        exit_code=box.exit_code,
+        auto_stop=spec.auto_stop or 0,
+        auto_delete=spec.auto_delete or 0,
+        auto_resume=spec.auto_resume is not False,
+        desired=box.desired,
+        engine=spec.engine,
+        identity=box.identity,
+        stop_cause=box.stop_cause,
+        failure_reason=box.failure_reason,
+        restart_count=box.restart_count,
+        run_id=box.run_id,
+    )
+
+
+def event_view(event: model.Event) -> Event:
+    return Event(
+        seq=event.seq,
+        at=moment(event.at),
+        kind=event.kind,
+        box_id=event.box_id,
+        name=event.name,
+        data=event.data,
+    )

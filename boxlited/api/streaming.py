@@ -1,0 +1,120 @@
+"""Replies without an end: Server-Sent Events and followed logs.
+
+A stream ends when its producer ends, its client goes, or the server stops. Memory is bounded: a
+producer waits for its client, the transport cuts a client that does not read, and the channel of
+live events is closed on a reader that falls behind. A client that was cut asks again from the
+last number that it saw, so nothing is lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+
+import trio
+
+from boxlited.api import query
+from boxlited.api.call import Call
+from boxlited.api.polling import cancel_on_disconnect, cancel_when_set
+from boxlited.api.replies import TEXT, Headers, Send, encoder
+from boxlited.api.schemas import event_view
+from boxlited.model import Event
+
+HEARTBEAT_SECONDS = 15.0
+REPLAY_PAGE = 500
+MAX_SEQ = 2**63 - 1
+MAX_TAIL = 10_000_000
+
+Write = Callable[[bytes], Awaitable[None]]
+
+
+@dataclass(slots=True)
+class StreamReply:
+    """`produce` writes until it returns or is cancelled; it is cancelled between writes only."""
+
+    produce: Callable[[Write], Awaitable[None]]
+    content_type: bytes = TEXT
+    headers: Headers = ()
+
+
+async def send_stream(call: Call, send: Send, reply: StreamReply) -> None:
+    async def write(data: bytes) -> None:
+        if data:
+            # A chunk that is cut in half would be lost unseen; the transport bounds this wait.
+            with trio.CancelScope(shield=True):
+                await send({"type": "http.response.body", "body": data, "more_body": True})
+        await trio.lowlevel.checkpoint()
+
+    headers = [(b"content-type", reply.content_type), (b"cache-control", b"no-store"), *reply.headers]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(cancel_on_disconnect, call.receive, nursery.cancel_scope)
+        nursery.start_soon(cancel_when_set, call.services.stopping, nursery.cancel_scope)
+        await reply.produce(write)
+        nursery.cancel_scope.cancel()
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def events(call: Call) -> StreamReply:
+    """Replays from `since` (or Last-Event-ID, which a reconnecting client sends), then goes live."""
+    since = query.integer(call.query, "since", 0, MAX_SEQ)
+    last = call.header(b"last-event-id")
+    if last is not None:
+        since = query.integer({"Last-Event-ID": last}, "Last-Event-ID", 0, MAX_SEQ)
+
+    async def produce(write: Write) -> None:
+        await write(b": events of boxlited\n\n")
+        with call.supervisor.subscribe_events() as channel:
+            sent = call.supervisor.last_event_seq if since is None else await _replay(call, since, write)
+            await _live(channel, sent, write)
+
+    return StreamReply(produce, b"text/event-stream")
+
+
+async def _replay(call: Call, since: int, write: Write) -> int:
+    """Everything after `since`; returns the last number sent. The subscription is open already."""
+    while True:
+        page = await call.supervisor.events_since(since, REPLAY_PAGE)
+        for event in page:
+            await write(encode_event(event))
+            since = event.seq
+        if len(page) < REPLAY_PAGE:
+            return since
+
+
+async def _live(channel: trio.MemoryReceiveChannel[Event], sent: int, write: Write) -> None:
+    while True:
+        event = None
+        with trio.move_on_after(HEARTBEAT_SECONDS):
+            try:
+                event = await channel.receive()
+            except (trio.EndOfChannel, trio.ClosedResourceError):
+                await write(b": too slow, or the daemon stops: reconnect with Last-Event-ID\n\n")
+                return
+        if event is None:
+            await write(b": heartbeat\n\n")
+        elif event.seq > sent:  # what was replayed can come a second time
+            sent = event.seq
+            await write(encode_event(event))
+
+
+def encode_event(event: Event) -> bytes:
+    """One message of the stream. The data is JSON on one line, so it cannot break the framing."""
+    data = encoder.encode(event_view(event))
+    return b"id: %d\nevent: %b\ndata: %b\n\n" % (event.seq, event.kind.value.encode(), data)
+
+
+async def logs(call: Call) -> StreamReply:
+    """The console log as the box wrote it: raw bytes, not safe for a terminal."""
+    follow = query.boolean(call.query, "follow")
+    tail = query.integer(call.query, "tail", 0, MAX_TAIL)
+    since = query.unix_time(call.query, "since")
+    reader = call.supervisor.console_log(call.ref)
+
+    async def produce(write: Write) -> None:
+        async with aclosing(reader.read(tail=tail, since=since, follow=follow)) as chunks:
+            async for chunk in chunks:
+                await write(chunk)
+
+    return StreamReply(produce, TEXT, ((b"x-content-type-options", b"nosniff"),))

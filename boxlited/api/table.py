@@ -1,0 +1,39 @@
+"""The form of one line of the route table. Data only."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from boxlited.api.call import Call
+from boxlited.api.replies import Reply
+from boxlited.api.streaming import StreamReply
+
+Handler = Callable[[Call], Awaitable[Reply | StreamReply]]
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One key of the query string; `type` is anything that msgspec can describe."""
+
+    name: str
+    type: Any
+    description: str
+
+
+@dataclass(frozen=True, slots=True)
+class RouteDef:
+    """`errors` are the codes that this route adds to those that every route can answer with."""
+
+    method: str
+    path: str
+    handler: Handler
+    summary: str
+    response: Any = None
+    status: int = 200
+    request: Any = None
+    query: tuple[Query, ...] = ()
+    headers: tuple[Query, ...] = ()
+    errors: tuple[str, ...] = ()
+    media_type: str = "application/json"
