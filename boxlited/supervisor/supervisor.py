@@ -37,6 +37,7 @@ from boxlited.supervisor.crash import CrashReport
 from boxlited.supervisor.decide import Request, execution_plan
 from boxlited.supervisor.directories import BoxFile, Directories
 from boxlited.supervisor.engines import OWN_ENGINES, Engines
+from boxlited.supervisor.identity import PidfdHandle
 from boxlited.supervisor.kernel import ExitStatus, KernelProtocol
 from boxlited.supervisor.layout import HomeLayout
 from boxlited.supervisor.ledger import Ledger
@@ -86,7 +87,7 @@ class Supervisor:
             self._spawner,
             self._engines,
             cgroups,
-            lambda box_id, handle: self._settler.hold(box_id, handle),
+            self._hold,
         )
         applier = Applier(
             kernel,
@@ -431,6 +432,9 @@ class Supervisor:
         if not outcome:
             raise Internal("the daemon is shutting down; the command was not finished")
         return outcome[0]
+
+    def _hold(self, box_id: BoxID, handle: PidfdHandle) -> None:
+        self._settler.hold(box_id, handle)
 
     def _in_background(self, box_id: BoxID, request: Request, options: Options) -> None:
         self._nursery.start_soon(self._settle_quietly, box_id, request, options)
