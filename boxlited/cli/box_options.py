@@ -33,18 +33,14 @@ class BoxOptions:
         Words, typer.Option("--volume", "-v", metavar="HOST:GUEST[:ro]", help="A directory to share.")
     ] = None
     cpus: Annotated[float | None, typer.Option(metavar="N", help="Processors, such as 1.5.")] = None
-    memory: Annotated[Text, typer.Option("--memory", "-m", metavar="SIZE", help="Memory, such as 512m.")] = (
-        None
-    )
+    memory: Annotated[Text, typer.Option("--memory", "-m", metavar="SIZE", help="Memory, such as 512m.")] = None
     pids: Annotated[int | None, typer.Option(metavar="N", help="Most processes and threads.")] = None
     restart: Annotated[
         Text, typer.Option(metavar="POLICY", help="no, on-failure[:N] or always: when to start it again.")
     ] = None
     engine: Annotated[Text, typer.Option(metavar="NAME", help="sandbox, process, ...")] = None
     network: Annotated[bool, typer.Option("--network", help="Let it use the host's network.")] = False
-    image: Annotated[Text, typer.Option(metavar="NAME", help="Root file system by name, such as host.")] = (
-        None
-    )
+    image: Annotated[Text, typer.Option(metavar="NAME", help="Root file system by name, such as host.")] = None
     rootfs: Annotated[Text, typer.Option(metavar="DIR", help="Root file system: this directory.")] = None
     label: Annotated[Words, typer.Option("--label", "-l", metavar="K=V", help="A label.")] = None
     workdir: Annotated[Text, typer.Option("--workdir", "-w", metavar="DIR", help="Where it starts.")] = None

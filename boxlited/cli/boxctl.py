@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from boxlited.cli import exits, lifecycle, look, run, streams
+from boxlited.cli import doctor, exits, lifecycle, look, run, streams, system
 from boxlited.cli.session import Session, complain, complain_of
 from boxlited.errors import BoxlitedError
 
@@ -28,9 +28,7 @@ app = typer.Typer(
 @app.callback()
 def connect(
     context: typer.Context,
-    socket: Annotated[
-        str | None, typer.Option(envvar="BOXLITED_SOCKET", help="The daemon's unix socket.")
-    ] = None,
+    socket: Annotated[str | None, typer.Option(envvar="BOXLITED_SOCKET", help="The daemon's unix socket.")] = None,
     url: Annotated[
         str | None, typer.Option(envvar="BOXLITED_URL", help="The daemon's URL; token in BOXLITED_TOKEN.")
     ] = None,
@@ -39,7 +37,7 @@ def connect(
     context.call_on_close(context.obj.close)
 
 
-for _room in (run, lifecycle, look, streams):
+for _room in (run, lifecycle, look, streams, system, doctor):
     _room.register(app)
 
 

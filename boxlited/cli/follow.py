@@ -17,11 +17,14 @@ from boxlited.cli.escape import StreamFilter
 from boxlited.cli.session import Session, complain
 from boxlited.client.errors import ConnectionLost, NoDaemon
 from boxlited.client.transport import ByteStream
+from boxlited.client.values import BoxInfo
+from boxlited.errors import EngineUnavailable, NotFound
 
 PATIENCE_SECONDS = 30.0
 PAUSE_SECONDS = 0.2
 WHOLE_LOG_BYTES = 10 * 1024 * 1024  # beyond this the daemon may have rotated the log
 
+RUNS = frozenset({"running", "stopping", "paused", "unknown"})
 RESET = "\x1b[0m"  # a box's colours end with its log
 
 T = TypeVar("T")
@@ -39,13 +42,14 @@ class Wanted:
 def patiently(action: Callable[[], T], lost: bool = False) -> T:
     """`action()`; once a connection is lost, again until the daemon is back, within bounds.
 
-    A daemon that was never there is an error at once, unless `lost` says that it was.
+    A daemon that was never there is an error at once, unless `lost` says that it was. One that
+    stops or has not finished its recovery says so (EngineUnavailable): that counts as lost.
     """
     end = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:
             return action()
-        except ConnectionLost:
+        except (ConnectionLost, EngineUnavailable):
             lost = True
             if time.monotonic() >= end:
                 raise
@@ -57,35 +61,40 @@ def patiently(action: Callable[[], T], lost: bool = False) -> T:
 
 def log_chunks(session: Session, ref: str, wanted: Wanted) -> Iterator[bytes]:
     """The log, and when a followed one breaks off, the rest of it once the daemon is back."""
-    seen, skip = 0, 0
-    stream = _open(session, ref, wanted)
+    box = session.with_box(ref, session.client.get)
+    box_id, seen, skip, lost = box["box_id"], 0, 0, False
     while True:
         try:
-            with stream:
+            with patiently(partial(_open, session, box_id, wanted), lost) as stream:
                 for chunk in stream:
-                    fresh = chunk[skip:]
-                    skip = max(0, skip - len(chunk))
+                    fresh, skip = chunk[skip:], max(0, skip - len(chunk))
                     seen += len(fresh)
-                    if fresh:
-                        yield fresh
-            return
+                    yield fresh
+            if not wanted.follow or not _still_runs(session, box):
+                return
+            time.sleep(PAUSE_SECONDS)  # a daemon that stops ends its streams in order
         except ConnectionLost:
             if not wanted.follow:
                 raise
-        whole = wanted.tail is None and wanted.since is None and seen < WHOLE_LOG_BYTES
-        if whole:
+        lost = True
+        if wanted.tail is None and wanted.since is None and seen < WHOLE_LOG_BYTES:
             skip = seen
         else:
             wanted = Wanted(follow=True, tail=0)
             complain("the daemon went away: lines written until it is back may be missing here")
-        stream = patiently(partial(_open, session, ref, wanted), lost=True)
 
 
-def _open(session: Session, ref: str, wanted: Wanted) -> ByteStream:
-    return session.with_box(
-        ref,
-        lambda box: session.client.logs(box, follow=wanted.follow, tail=wanted.tail, since=wanted.since),
-    )
+def _open(session: Session, box_id: str, wanted: Wanted) -> ByteStream:
+    return session.client.logs(box_id, follow=wanted.follow, tail=wanted.tail, since=wanted.since)
+
+
+def _still_runs(session: Session, box: BoxInfo) -> bool:
+    """Whether the same run of the box goes on; then the end of its log was not its own."""
+    try:
+        now = patiently(lambda: session.client.get(box["box_id"]), lost=True)
+    except NotFound:
+        return False
+    return now.get("status") in RUNS and now.get("run_id") == box.get("run_id")
 
 
 def show_log(session: Session, ref: str, wanted: Wanted) -> None:

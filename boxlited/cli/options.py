@@ -41,7 +41,9 @@ BoxesArgument = Annotated[
     list[str],
     typer.Argument(metavar="BOX...", help="Names or ids (or their beginnings).", autocompletion=complete_box),
 ]
-FormatOption = Annotated[Format, typer.Option("--format", help="How to show it.")]
-TimeoutOption = Annotated[
-    float, typer.Option("--time", "-t", min=0, help="Seconds to wait before force is used.")
+SomeBoxesArgument = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[BOX...]", help="Names or ids; all of them otherwise.", autocompletion=complete_box),
 ]
+FormatOption = Annotated[Format, typer.Option("--format", help="How to show it.")]
+TimeoutOption = Annotated[float, typer.Option("--time", "-t", min=0, help="Seconds to wait before force is used.")]

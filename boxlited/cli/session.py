@@ -26,7 +26,7 @@ class Session:
     """Built once by the program's callback and handed down by typer's context."""
 
     def __init__(self, socket: str | None, url: str | None) -> None:
-        self._socket = socket
+        self.socket = socket
         self._url = url
         self._client: Client | None = None
 
@@ -40,7 +40,7 @@ class Session:
         """One of its own for another thread, which closes it."""
         from boxlited.client import Client
 
-        return Client(self._socket, base_url=self._url, token=os.environ.get("BOXLITED_TOKEN"))
+        return Client(self.socket, base_url=self._url, token=os.environ.get("BOXLITED_TOKEN"))
 
     def close(self) -> None:
         if self._client is not None:

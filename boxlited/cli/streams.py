@@ -2,18 +2,39 @@
 
 from __future__ import annotations
 
+import json
+import sys
 import time
-from typing import Annotated
+from collections.abc import Iterator
+from functools import partial
+from typing import Annotated, Any
 
 import typer
 
-from boxlited.cli import follow as follow_log
-from boxlited.cli import parse
-from boxlited.cli.options import BoxArgument, session_of
+from boxlited.cli import follow as following
+from boxlited.cli import humanize, parse, tables
+from boxlited.cli.event_lines import event_line
+from boxlited.cli.options import BoxArgument, Format, FormatOption, SomeBoxesArgument, session_of
+from boxlited.cli.session import Session, say, terminal_width
+from boxlited.cli.tables import Column
+from boxlited.client.errors import ConnectionLost
+from boxlited.client.values import BoxInfo, EventInfo
+from boxlited.errors import BoxlitedError, InvalidState, NotFound, Stopped
+
+_STATS = (
+    Column("NAME", least=8),
+    Column("ID", drop=4),
+    Column("CPU", right=True),
+    Column("MEMORY", right=True),
+    Column("LIMIT", drop=3, right=True),
+    Column("PIDS", drop=2, right=True),
+)
 
 
 def register(app: typer.Typer) -> None:
     app.command()(logs)
+    app.command()(events)
+    app.command()(stats)
 
 
 def logs(
@@ -21,11 +42,109 @@ def logs(
     box: BoxArgument,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the box stops.")] = False,
     tail: Annotated[int | None, typer.Option("--tail", "-n", min=0, help="Only the last N lines.")] = None,
-    since: Annotated[
-        str | None, typer.Option(help="Only what is newer: 10m, a date, or Unix seconds.")
-    ] = None,
+    since: Annotated[str | None, typer.Option(help="Only what is newer: 10m, a date, Unix seconds.")] = None,
 ) -> None:
     """Show what a box has written."""
     session = session_of(context)
     moment = None if since is None else parse.since(since, time.time())
-    follow_log.show_log(session, box, follow_log.Wanted(follow=follow, tail=tail, since=moment))
+    following.show_log(session, box, following.Wanted(follow=follow, tail=tail, since=moment))
+
+
+def events(
+    context: typer.Context,
+    since: Annotated[int | None, typer.Option(min=0, help="First those after this number.")] = None,
+    follow: Annotated[bool, typer.Option("--follow/--no-follow", help="Go on with new ones.")] = True,
+    format: FormatOption = Format.TABLE,
+) -> None:
+    """Show what happens to boxes as it happens, one event a line."""
+    for event in _events(session_of(context), since, follow):
+        print(json.dumps(event) if format is Format.JSON else event_line(event), flush=True)
+
+
+def _events(session: Session, since: int | None, follow: bool) -> Iterator[EventInfo]:
+    """Over restarts of the daemon: it goes on after the last number that was seen."""
+    lost = False
+    while True:
+        try:
+            opened = following.patiently(partial(session.client.events, since, follow=follow), lost)
+            with opened as stream:
+                for event in stream:
+                    since = event.get("seq", since)
+                    yield event
+            if not follow:
+                return
+        except ConnectionLost:
+            if not follow:
+                raise
+        lost = True
+        time.sleep(following.PAUSE_SECONDS)
+
+
+def stats(
+    context: typer.Context,
+    boxes: SomeBoxesArgument = None,
+    no_stream: Annotated[bool, typer.Option("--no-stream", help="Once, and not again and again.")] = False,
+    interval: Annotated[float, typer.Option(min=0.1, help="Seconds between looks.")] = 1.0,
+    format: FormatOption = Format.TABLE,
+) -> None:
+    """Show how much processor and memory running boxes use."""
+    session = session_of(context)
+    screen = sys.stdout.isatty() and not no_stream and format is Format.TABLE
+    while True:
+        measured = _measure(session, boxes)
+        if format is Format.JSON:
+            say(json.dumps([{"box_id": box["box_id"], "name": box["name"], **use} for box, use in measured]))
+        else:
+            lines = stats_table(measured, terminal_width())
+            say("\x1b[H\x1b[J" * screen + "\n".join(lines))
+        sys.stdout.flush()
+        if no_stream:
+            return
+        time.sleep(interval)
+
+
+def _measure(session: Session, refs: list[str] | None) -> list[tuple[BoxInfo, dict[str, Any]]]:
+    """A box that ends between the list and the look is left out; one that was named is not."""
+    if refs:
+        boxes = [session.with_box(ref, session.client.get) for ref in refs]
+    else:
+        boxes = session.client.list("running")
+    measured = []
+    for box in boxes:
+        try:
+            measured.append((box, session.client.box_metrics(box["box_id"])))
+        except (NotFound, InvalidState, Stopped) as error:
+            if refs:
+                raise _named(error, box) from error
+    return measured
+
+
+def _named(error: BoxlitedError, box: BoxInfo) -> BoxlitedError:
+    return error if box["name"] in error.message else type(error)(f"box {box['name']}: {error.message}")
+
+
+def stats_table(measured: list[tuple[BoxInfo, dict[str, Any]]], width: int | None) -> list[str]:
+    rows = [
+        (
+            box.get("name", ""),
+            box.get("box_id", "")[:8],
+            _percent(use.get("cpu_percent")),
+            _bytes(use.get("memory_bytes")),
+            _bytes(use.get("memory_limit_bytes")),
+            _first(use, "processes", "pids", "num_processes"),
+        )
+        for box, use in measured
+    ]
+    return tables.render(_STATS, rows, width)
+
+
+def _percent(value: object) -> str:
+    return f"{value:.1f}%" if isinstance(value, int | float) else "-"
+
+
+def _bytes(value: object) -> str:
+    return humanize.size(value) if isinstance(value, int | float) else "-"
+
+
+def _first(use: dict[str, Any], *keys: str) -> object:
+    return next((use[key] for key in keys if use.get(key) is not None), "-")

@@ -28,9 +28,7 @@ class Column(NamedTuple):
 def render(columns: Sequence[Column], rows: Sequence[Sequence[object]], width: int | None) -> list[str]:
     """Lines of at most `width` cells; with None nothing is cut."""
     table = [[line(cell) for cell in row] for row in rows]
-    natural = [
-        max([cells(column.title), *(cells(row[i]) for row in table)]) for i, column in enumerate(columns)
-    ]
+    natural = [max([cells(column.title), *(cells(row[i]) for row in table)]) for i, column in enumerate(columns)]
     shown = fit(columns, natural, width)
     lines = [_line(columns, [column.title for column in columns], shown)]
     lines += [_line(columns, row, shown) for row in table]

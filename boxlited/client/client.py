@@ -22,6 +22,9 @@ from boxlited.errors import InvalidArgument, Timeout
 
 CALL_SECONDS = 30.0
 LONG_POLL_SECONDS = 30.0
+SHORTEST_POLL_SECONDS = 0.2  # should the daemon answer at once that the box still runs
+STILL_RUNNING = frozenset({"running", "stopping", "paused", "unknown"})
+QUIET_SECONDS = 1.0
 GRACE_SECONDS = 15.0  # how much longer than the daemon's own deadline the client waits
 
 
@@ -104,11 +107,16 @@ class Client:
         while True:
             left = LONG_POLL_SECONDS if end is None else end - time.monotonic()
             poll = max(0.0, min(LONG_POLL_SECONDS, left))
+            began = time.monotonic()
             try:
-                return self._wait_once(ref, poll)
+                box = self._wait_once(ref, poll)
             except Timeout:
-                if end is not None and time.monotonic() >= end:
-                    raise
+                box = None
+            if box is not None and box.get("status") not in STILL_RUNNING:
+                return box
+            if end is not None and time.monotonic() >= end:
+                raise Timeout(f"box {ref} still runs after {timeout_seconds:g} s")
+            time.sleep(max(0.0, min(poll, SHORTEST_POLL_SECONDS) - (time.monotonic() - began)))
 
     def _wait_once(self, ref: str, poll_seconds: float) -> BoxInfo:
         body = {"timeout_seconds": poll_seconds}
@@ -147,10 +155,14 @@ class Client:
 
     # ---- the daemon
 
-    def events(self, since: int | None = None) -> EventStream:
-        """Every transition from now on, and first those after number `since`, when given."""
+    def events(self, since: int | None = None, *, follow: bool = True) -> EventStream:
+        """Every transition from now on, and first those after number `since`, when given.
+
+        Without `follow` it ends once nothing has come for QUIET_SECONDS: what was, is told.
+        """
         params: dict[str, str | int] = {} if since is None else {"since": since}
-        return EventStream(self._transport.stream("/v1/events", params))
+        quiet = None if follow else QUIET_SECONDS
+        return EventStream(self._transport.stream("/v1/events", params, quiet_seconds=quiet))
 
     def reconcile(self, *, dry_run: bool = False) -> ReconcileEntries:
         """One pass now. Returns what it saw, decided and did, one entry a box."""

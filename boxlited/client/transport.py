@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from boxlited.client.errors import connection_lost, from_reply, no_daemon, socket_forbidden
+from boxlited.client.errors import ConnectionLost, connection_lost, from_reply, no_daemon, socket_forbidden
 from boxlited.errors import BoxlitedError, Internal
 
 if TYPE_CHECKING:
@@ -57,15 +57,20 @@ class Transport:
             raise from_reply(reply.status_code, _json_or_none(reply.content), operation)
         return _decode(reply.content, operation) if reply.content else None
 
-    def stream(self, path: str, params: Mapping[str, str | int] | None = None) -> ByteStream:
+    def stream(
+        self, path: str, params: Mapping[str, str | int] | None = None, *, quiet_seconds: float | None = None
+    ) -> ByteStream:
         """Open a streamed GET. Returns once the reply's head is here, so that nothing said
-        after this call is missed. The caller closes it."""
+        after this call is missed. The caller closes it.
+
+        With `quiet_seconds` the stream ends, without an error, when so long nothing came.
+        """
         operation = f"GET {path}"
         with self._translated(operation):
             opened = self._client().stream("GET", path, params=_present(params), timeout=self._timeout(None))
             reply = opened.__enter__()
         if reply.is_success:
-            return ByteStream(opened, reply, lambda: self._translated(operation))
+            return ByteStream(opened, reply, lambda: self._translated(operation), quiet_seconds is not None)
         with self._translated(operation):
             content = reply.read()
             opened.__exit__(None, None, None)
@@ -87,9 +92,7 @@ class Transport:
         else:
             # verify=False: there is no TLS on a unix socket, and loading certificates costs 20 ms
             transport = httpx.HTTPTransport(uds=str(self._socket), verify=False)
-            self._http = httpx.Client(
-                base_url="http://boxlited", transport=transport, headers=headers, trust_env=False
-            )
+            self._http = httpx.Client(base_url="http://boxlited", transport=transport, headers=headers, trust_env=False)
         return self._http
 
     def _timeout(self, seconds: float | None) -> httpx.Timeout:
@@ -128,14 +131,22 @@ class ByteStream:
         opened: AbstractContextManager[httpx.Response],
         reply: httpx.Response,
         translated: Callable[[], AbstractContextManager[None]],
+        ends_when_quiet: bool,
     ) -> None:
+        self._ends_when_quiet = ends_when_quiet
         self._opened = opened
         self._reply = reply
         self._translated = translated
 
     def __iter__(self) -> Iterator[bytes]:
-        with self._translated():
-            yield from self._reply.iter_bytes()
+        import httpx
+
+        try:
+            with self._translated():
+                yield from self._reply.iter_bytes()
+        except ConnectionLost as error:
+            if not (self._ends_when_quiet and isinstance(error.__cause__, httpx.ReadTimeout)):
+                raise
 
     def __enter__(self) -> ByteStream:
         return self
