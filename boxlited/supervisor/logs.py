@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 
 import trio
@@ -28,7 +28,7 @@ class LogReader:
 
     async def read(
         self, *, tail: int | None = None, since: float | None = None, follow: bool = False
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         """Yield the log in pieces of at most 64 KiB.
 
         `tail` bounds it to the last lines; `since` (Unix seconds) leaves out rotated files
@@ -102,7 +102,7 @@ def _rotated(path: Path, since: float | None) -> list[Path]:
     return [entry for _, entry in sorted(found, reverse=True)]
 
 
-async def _whole(path: Path) -> AsyncIterator[bytes]:
+async def _whole(path: Path) -> AsyncGenerator[bytes, None]:
     fd = _open(path)
     if fd is None:
         return

@@ -1,0 +1,40 @@
+# Two commands do everything: `make run` and `make test`. No root is needed for either.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: run test lint demo bench faults clean deps-system
+
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	$(BIN)/python -m compileall -q $(VENV)/lib boxlited >/dev/null 2>&1 || true
+	touch $@
+
+run: $(VENV)/.installed
+	@$(BIN)/python -m boxlited.cli.run_dev
+
+test: $(VENV)/.installed deps-system
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest
+
+# systemd-analyze checks the units; where it cannot be installed those tests say so and skip.
+deps-system:
+	@command -v systemd-analyze >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+	  && apt-get update -qq && apt-get install -qq -y --no-install-recommends systemd >/dev/null; } || true
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
+
+demo: $(VENV)/.installed
+	@$(BIN)/python -m boxlited.cli.demo
+
+bench: $(VENV)/.installed
+	@$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

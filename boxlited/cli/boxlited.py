@@ -1,0 +1,96 @@
+"""The `boxlited` program: serve, check-config, drain, version.
+
+Parses the command line and nothing more; `daemon.py` composes. Plain argparse: the daemon's
+start must not pay for a richer one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from boxlited import __version__
+from boxlited.errors import StartupError
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point. Exits with sysexits codes: 64 usage, 73 home taken, 78 config."""
+    options = _parser().parse_args(arguments)
+    try:
+        code = options.run(options)
+    except StartupError as error:
+        print(f"boxlited: {error.message}", file=sys.stderr)
+        code = error.exit_code
+    except KeyboardInterrupt:
+        code = 130
+    raise SystemExit(code)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="boxlited", description="Host supervisor for boxes.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    serve = commands.add_parser("serve", help="run the daemon in the foreground")
+    serve.set_defaults(run=_serve)
+    serve.add_argument("--home", metavar="DIR", help="where everything is kept")
+    serve.add_argument("--socket", metavar="PATH", help="unix socket to serve on")
+    serve.add_argument("--config", metavar="FILE", help="TOML file")
+    serve.add_argument("--listen", metavar="HOST:PORT", help="also serve on TCP; needs --token-file")
+    serve.add_argument("--token-file", metavar="FILE", help="bearer token for --listen; mode 0600")
+    serve.add_argument("--log-format", choices=["json", "console"])
+    serve.add_argument("--log-level", choices=["debug", "info", "warning", "error"])
+    check = commands.add_parser("check-config", help="say everything that is wrong with a config file")
+    check.set_defaults(run=_check_config)
+    check.add_argument("file", metavar="FILE")
+    drain = commands.add_parser("drain", help="stop all boxes of a running daemon")
+    drain.set_defaults(run=_drain)
+    drain.add_argument("--socket", metavar="PATH")
+    drain.add_argument("--timeout", type=float, default=30.0, metavar="SECONDS", help="grace for each box")
+    commands.add_parser("version", help="print the version").set_defaults(run=_version)
+    return parser
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from boxlited.config import load_config
+    from boxlited.daemon import main_guard, run_daemon
+    from boxlited.logs import configure_logging
+
+    config = load_config(
+        Path(options.config) if options.config else None,
+        os.environ,
+        home=options.home,
+        socket=options.socket,
+        listen=options.listen,
+        token_file=options.token_file,
+        log_format=options.log_format,
+        log_level=options.log_level,
+    )
+    configure_logging(config.log_format, config.log_level)
+    return main_guard(lambda: run_daemon(config))
+
+
+def _check_config(options: argparse.Namespace) -> int:
+    from boxlited.config import check_config
+
+    problems = check_config(Path(options.file))
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    if not problems:
+        print(f"{options.file}: ok")
+    return 78 if problems else 0
+
+
+def _drain(options: argparse.Namespace) -> int:
+    from boxlited.cli.drain import drain
+
+    return drain(options.socket, options.timeout)
+
+
+def _version(_options: argparse.Namespace) -> int:
+    print(f"boxlited {__version__}")
+    return 0
+
+
+if __name__ == "__main__":
+    main()

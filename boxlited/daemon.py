@@ -1,0 +1,158 @@
+"""Composition root: config -> lock -> spawner -> store -> supervisor -> api.
+
+Owns readiness, watchdog, signals and the order of shutdown: the API first, then the
+supervisor, then the store. Shims live on. No state outlives `run_daemon`.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import resource
+import signal
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import structlog
+import trio
+
+from boxlited import __version__, sdnotify
+from boxlited.api.listeners import Listener, inherited, listen_tcp, listen_unix, read_only_path
+from boxlited.api.server import ApiServer
+from boxlited.config import Config
+from boxlited.errors import StartupError
+from boxlited.homelock import acquire
+from boxlited.model import EventDraft, EventKind
+from boxlited.store.store import Store
+from boxlited.supervisor.cgroup import Cgroups
+from boxlited.supervisor.directories import Directories
+from boxlited.supervisor.kernel import Kernel
+from boxlited.supervisor.layout import HomeLayout
+from boxlited.supervisor.supervisor import Supervisor
+
+SHUTDOWN_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+log = structlog.get_logger()
+
+
+def run_daemon(config: Config, on_ready: Callable[[list[str]], None] | None = None) -> None:
+    """Serve until a signal ends it. Raises StartupError when it cannot start.
+
+    `on_ready` is called with the addresses once the daemon answers.
+    """
+    os.umask(0o077)
+    _raise_file_limit()
+    kernel = Kernel()
+    home = HomeLayout(Path(config.home))
+    _prepare_home(home)
+    lock_fd = acquire(home.lock_file, kernel)
+    try:
+        cgroups = Cgroups.detect(home=home.home)
+        store = Store.at(home.database)
+        supervisor = Supervisor(config, kernel, home, store, cgroups, lock_fd)
+        supervisor.launch_spawner()  # no thread exists yet
+        trio.run(partial(_serve, config, store, supervisor, on_ready))
+    finally:
+        os.close(lock_fd)
+
+
+async def _serve(
+    config: Config, store: Store, supervisor: Supervisor, on_ready: Callable[[list[str]], None] | None
+) -> None:
+    notifier = sdnotify.Notifier.from_env()
+    with trio.open_signal_receiver(*SHUTDOWN_SIGNALS) as signals:
+        async with trio.open_nursery() as store_nursery:
+            opening = await store_nursery.start(store.run)
+            async with trio.open_nursery() as supervisor_nursery:
+                recover = partial(supervisor.run, database_lost=opening.rebuilt)
+                await supervisor_nursery.start(recover)
+                await _note(store, EventKind.DAEMON_STARTED)
+                await _serve_api(config, supervisor, notifier, signals, on_ready)
+                await _note(store, EventKind.DAEMON_STOPPED)
+                supervisor_nursery.cancel_scope.cancel()
+            store_nursery.cancel_scope.cancel()
+    log.info("stopped; boxes live on" if config.shutdown.on_stop == "keep" else "stopped")
+
+
+async def _serve_api(
+    config: Config,
+    supervisor: Supervisor,
+    notifier: sdnotify.Notifier,
+    signals: object,
+    on_ready: Callable[[list[str]], None] | None,
+) -> None:
+    server = ApiServer(supervisor, _listeners(config))
+    async with trio.open_nursery() as nursery:
+        addresses = await nursery.start(server.serve)
+        gc.collect()
+        gc.freeze()
+        notifier.ready()
+        nursery.start_soon(sdnotify.watchdog, notifier, lambda: supervisor.is_ready)
+        log.info("ready", addresses=addresses, version=__version__, pid=os.getpid())
+        if on_ready is not None:
+            on_ready(addresses)
+        number = await signals.__anext__()  # type: ignore[attr-defined]
+        log.info("stopping", signal=signal.Signals(number).name)
+        notifier.stopping()
+        if config.shutdown.on_stop == "drain":
+            await supervisor.stop_all(config.shutdown.grace_seconds)
+        server.stop()
+        nursery.cancel_scope.cancel()
+
+
+def _listeners(config: Config) -> list[Listener]:
+    listeners = inherited(os.environ)
+    if not listeners:
+        path = Path(config.socket)
+        listeners = [
+            listen_unix(path, group=config.api.group),
+            listen_unix(read_only_path(path), read_only=True, group=config.api.group),
+        ]
+    if config.api.listen is not None:
+        if config.api.token_file is None:
+            raise StartupError("--listen needs --token-file: a TCP listener without a token is refused", 78)
+        listeners.append(listen_tcp(config.api.listen, Path(config.api.token_file)))
+    return listeners
+
+
+async def _note(store: Store, kind: EventKind) -> None:
+    await store.append_event(EventDraft(kind=kind, data={"pid": os.getpid(), "version": __version__}))
+
+
+def _prepare_home(home: HomeLayout) -> None:
+    try:
+        Directories(home).prepare_home()
+        home.database_dir.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise StartupError(
+            f"cannot use the home {home.home}: {error.strerror}; give another with --home or BOXLITED_HOME", 73
+        ) from error
+
+
+def _raise_file_limit() -> None:
+    """Each live box costs one descriptor (its pidfd)."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def main_guard(run: Callable[[], None]) -> int:
+    """Run, and turn a start-up error into one line and its exit code."""
+    try:
+        run()
+    except* StartupError as group:
+        errors = list(_leaves(group))
+        print(f"boxlited: {errors[0].message}", file=sys.stderr)
+        return errors[0].exit_code
+    except* KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _leaves(group: BaseExceptionGroup[StartupError]) -> list[StartupError]:
+    found: list[StartupError] = []
+    for error in group.exceptions:
+        found.extend(_leaves(error) if isinstance(error, BaseExceptionGroup) else [error])
+    return found
