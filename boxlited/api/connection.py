@@ -53,6 +53,7 @@ class BoundedStream:
         with trio.move_on_after(SEND_SECONDS) as scope:
             await self._stream.send_all(data)
         if scope.cancelled_caught:
+            self.abort()  # or the reading side would wait for this client for ever
             raise trio.BrokenResourceError("the client does not read")
 
     def abort(self) -> None:

@@ -58,6 +58,8 @@ class Envelope:
         async def send_marked(message: Message) -> None:
             if message["type"] == "http.response.start":
                 call.status = message["status"]
+                if call.method not in SAFE_METHODS:
+                    _record(call, began)  # before the client can know of it
                 message["headers"].append((b"x-request-id", call.request_id.encode()))
             await send(message)
 
@@ -67,8 +69,6 @@ class Envelope:
             await _refuse(call, send_marked, error)
         except Exception as error:  # a bug of ours ends in one failed request, not in the daemon
             await _refuse(call, send_marked, _unexpected(call, error))
-        if call.method not in SAFE_METHODS:
-            _record(call, began)
 
 
 async def _refuse(call: Call, send: Send, error: BoxlitedError) -> None:

@@ -6,7 +6,7 @@ The supervisor fits these protocols without importing them. Every method raises 
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncIterator
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -31,7 +31,7 @@ class LogReader(Protocol):
 
     def read(
         self, *, tail: int | None = None, since: float | None = None, follow: bool = False
-    ) -> AsyncGenerator[bytes, None]: ...
+    ) -> AsyncIterator[bytes]: ...
 
 
 class BoxesPort(Protocol):

@@ -3,24 +3,42 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 _NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
+_UNSAFE = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
+
+Sample = tuple[str, str, int | float]  # name, labels as text, value
 
 
 def exposition(values: Mapping[str, object]) -> bytes:
     """Each number becomes `boxlited_<name>`; what ends in `_total` is a counter, else a gauge.
 
-    What is not a number, or has a name that Prometheus does not allow, is left out.
+    A mapping called `x_by_y` becomes `x{y="key"}`, another one `name_key`. What is not a number,
+    or has a name that Prometheus does not allow, is left out.
     """
     lines: list[str] = []
-    for name, value in values.items():
-        if not isinstance(value, int | float) or _NAME.fullmatch(name) is None:
+    announced: set[str] = set()
+    for name, labels, value in _samples(values):
+        if _NAME.fullmatch(name) is None:
             continue
-        kind = "counter" if name.endswith("_total") else "gauge"
-        lines.append(f"# TYPE boxlited_{name} {kind}\nboxlited_{name} {_number(value)}\n")
+        if name not in announced:
+            announced.add(name)
+            lines.append(f"# TYPE boxlited_{name} {'counter' if name.endswith('_total') else 'gauge'}\n")
+        lines.append(f"boxlited_{name}{labels} {value + 0!r}\n")  # + 0: a bool prints as a number
     return "".join(lines).encode()
 
 
-def _number(value: int | float) -> str:
-    return repr(value + 0)  # + 0: a bool prints as a number
+def _samples(values: Mapping[str, object]) -> Iterator[Sample]:
+    for name, value in values.items():
+        if isinstance(value, int | float):
+            yield name, "", value
+        elif isinstance(value, Mapping):
+            base, by, label = name.partition("_by_")
+            for key, item in value.items():
+                if isinstance(item, int | float):
+                    yield (base, f'{{{label}="{_escaped(key)}"}}', item) if by else (f"{name}_{key}", "", item)
+
+
+def _escaped(key: object) -> str:
+    return str(key).translate(_UNSAFE)

@@ -13,21 +13,27 @@ from boxlited.model import BoxSpec
 
 _READ = ["box:read", "me:read"]
 _WRITE = ["box:write", "box:delete"]
+# features of the contract that SDKs ask for before they use them
+_NOT_YET = dict.fromkeys(
+    ("clone_enabled", "export_enabled", "import_enabled", "snapshots_enabled", "streaming_enabled", "tty_enabled"),
+    False,
+)
 _PROMETHEUS = b"text/plain; version=0.0.4; charset=utf-8"
 
 
 async def config(call: Call) -> Reply:
     host = call.services.host
+    capabilities = {**_NOT_YET, **call.supervisor.capabilities()}
     defaults = Defaults(
         cpus=host.cpus,
         memory_mib=host.memory_mib,
         image="host",
-        engine=BoxSpec().engine,
+        engine=capabilities.get("default_engine", BoxSpec().engine),
         stop_timeout_seconds=StopBody().timeout_seconds,
         auto_stop=0,
         auto_delete=0,
     )
-    return json_reply(ServerConfig(__version__, defaults, call.supervisor.capabilities()))
+    return json_reply(ServerConfig(__version__, defaults, capabilities))
 
 
 async def me(call: Call) -> Reply:

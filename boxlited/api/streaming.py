@@ -8,8 +8,7 @@ last number that it saw, so nothing is lost.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 
 import trio
@@ -22,6 +21,7 @@ from boxlited.api.schemas import event_view
 from boxlited.model import Event
 
 HEARTBEAT_SECONDS = 15.0
+HEAD_SECONDS = 0.05  # how long the first piece may keep the head waiting
 REPLAY_PAGE = 500
 MAX_SEQ = 2**63 - 1
 MAX_TAIL = 10_000_000
@@ -38,22 +38,42 @@ class StreamReply:
     headers: Headers = ()
 
 
-async def send_stream(call: Call, send: Send, reply: StreamReply) -> None:
-    async def write(data: bytes) -> None:
-        if data:
-            # A chunk that is cut in half would be lost unseen; the transport bounds this wait.
-            with trio.CancelScope(shield=True):
-                await send({"type": "http.response.body", "body": data, "more_body": True})
+class _Channel:
+    """The reply on its way out: its head goes with the first piece, or when it is told to."""
+
+    def __init__(self, send: Send, reply: StreamReply) -> None:
+        self._send = send
+        self._lock = trio.Lock()
+        self._begun = False
+        self._headers = [(b"content-type", reply.content_type), (b"cache-control", b"no-store"), *reply.headers]
+
+    async def write(self, data: bytes, more_body: bool = True) -> None:
+        # A piece that is cut in half would be lost unseen; the transport bounds this wait.
+        with trio.CancelScope(shield=True):
+            async with self._lock:
+                if not self._begun:
+                    self._begun = True
+                    await self._send({"type": "http.response.start", "status": 200, "headers": self._headers})
+                if data or not more_body:
+                    await self._send({"type": "http.response.body", "body": data, "more_body": more_body})
         await trio.lowlevel.checkpoint()
 
-    headers = [(b"content-type", reply.content_type), (b"cache-control", b"no-store"), *reply.headers]
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    async def begin_soon(self) -> None:
+        """A stream that has nothing to say yet is announced all the same."""
+        await trio.sleep(HEAD_SECONDS)
+        await self.write(b"")
+
+
+async def send_stream(call: Call, send: Send, reply: StreamReply) -> None:
+    """An error before the first piece is an ordinary error reply; after it the connection is cut."""
+    channel = _Channel(send, reply)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(cancel_on_disconnect, call.receive, nursery.cancel_scope)
         nursery.start_soon(cancel_when_set, call.services.stopping, nursery.cancel_scope)
-        await reply.produce(write)
+        nursery.start_soon(channel.begin_soon)
+        await reply.produce(channel.write)
         nursery.cancel_scope.cancel()
-    await send({"type": "http.response.body", "body": b"", "more_body": False})
+    await channel.write(b"", more_body=False)
 
 
 async def events(call: Call) -> StreamReply:
@@ -74,6 +94,7 @@ async def events(call: Call) -> StreamReply:
 
 async def _replay(call: Call, since: int, write: Write) -> int:
     """Everything after `since`; returns the last number sent. The subscription is open already."""
+    since = min(since, call.supervisor.last_event_seq)  # a number of another database: only live ones
     while True:
         page = await call.supervisor.events_since(since, REPLAY_PAGE)
         for event in page:
@@ -113,8 +134,12 @@ async def logs(call: Call) -> StreamReply:
     reader = call.supervisor.console_log(call.ref)
 
     async def produce(write: Write) -> None:
-        async with aclosing(reader.read(tail=tail, since=since, follow=follow)) as chunks:
+        chunks = reader.read(tail=tail, since=since, follow=follow)
+        try:
             async for chunk in chunks:
                 await write(chunk)
+        finally:
+            if isinstance(chunks, AsyncGenerator):
+                await chunks.aclose()  # now, and not when the garbage collector finds it
 
     return StreamReply(produce, TEXT, ((b"x-content-type-options", b"nosniff"),))
