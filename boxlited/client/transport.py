@@ -1,36 +1,37 @@
-"""HTTP to the daemon: one httpx client, and the translation of its failures into ours.
+"""HTTP calls to the daemon: a request out, decoded JSON or a stream of bytes back.
 
-httpx is imported on the first request and not before, because `boxctl --help` and shell
-completion must not pay for it. Every request has a deadline except a followed stream, which lasts
-as long as its reader wants.
+Owns the translation of what can go wrong into our exceptions. Every call has a deadline for each
+silence of the daemon, except a followed stream, which lasts as long as its reader wants.
 """
 
 from __future__ import annotations
 
+import http.client
 import json
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from urllib.parse import urlencode
 
-from boxlited.client.errors import ConnectionLost, connection_lost, from_reply, no_daemon, socket_forbidden
-from boxlited.errors import BoxlitedError, Internal
+from boxlited.client.connections import Connections, unix_dial, url_dial
+from boxlited.client.errors import connection_lost, from_reply
+from boxlited.errors import Internal
 
-if TYPE_CHECKING:
-    import httpx
+READ_BYTES = 64 * 1024
+REPLY_HEAD_SECONDS = 30.0
 
-CONNECT_SECONDS = 5.0
+Params = Mapping[str, str | int]
 
 
 class Transport:
-    """Not for threads to share while one of them closes it."""
+    """May be used by several threads; each call has a connection of its own."""
 
     def __init__(self, socket: Path, base_url: str | None, token: str | None) -> None:
         self.where = base_url or str(socket)
-        self._socket = socket
-        self._base_url = base_url
-        self._token = token
-        self._http: httpx.Client | None = None
+        dial = url_dial(base_url) if base_url else unix_dial(str(socket))
+        self._connections = Connections(self.where, dial)
+        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
 
     def request(
         self,
@@ -38,115 +39,97 @@ class Transport:
         path: str,
         *,
         body: object = None,
-        params: Mapping[str, str | int] | None = None,
+        params: Params | None = None,
         headers: Mapping[str, str] | None = None,
         timeout_seconds: float,
     ) -> Any:
         """One call; the decoded JSON of a success, or None when it has no body."""
         operation = f"{method} {path}"
-        with self._translated(operation):
-            reply = self._client().request(
-                method,
-                path,
-                json=body,
-                params=_present(params),
-                headers=dict(headers or {}),
-                timeout=self._timeout(timeout_seconds),
-            )
-        if not reply.is_success:
-            raise from_reply(reply.status_code, _json_or_none(reply.content), operation)
-        return _decode(reply.content, operation) if reply.content else None
+        content = None if body is None else json.dumps(body).encode()
+        connection = self._connections.take()
+        try:
+            with _translated(operation):
+                reply = self._send(connection, method, path, params, content, headers, timeout_seconds)
+                answer = reply.read()
+        except BaseException:
+            connection.close()
+            raise
+        self._connections.give_back(connection)
+        if not 200 <= reply.status < 300:
+            raise from_reply(reply.status, _json_or_none(answer), operation)
+        return _decode(answer, operation) if answer else None
 
-    def stream(
-        self, path: str, params: Mapping[str, str | int] | None = None, *, quiet_seconds: float | None = None
-    ) -> ByteStream:
+    def stream(self, path: str, params: Params | None = None, *, quiet_seconds: float | None = None) -> ByteStream:
         """Open a streamed GET. Returns once the reply's head is here, so that nothing said
         after this call is missed. The caller closes it.
 
         With `quiet_seconds` the stream ends, without an error, when so long nothing came.
         """
         operation = f"GET {path}"
-        with self._translated(operation):
-            opened = self._client().stream("GET", path, params=_present(params), timeout=self._timeout(None))
-            reply = opened.__enter__()
-        if reply.is_success:
-            return ByteStream(opened, reply, lambda: self._translated(operation), quiet_seconds is not None)
-        with self._translated(operation):
-            content = reply.read()
-            opened.__exit__(None, None, None)
-        raise from_reply(reply.status_code, _json_or_none(content), operation)
+        connection = self._connections.take()
+        try:
+            with _translated(operation):
+                reply = self._send(connection, "GET", path, params, None, None, REPLY_HEAD_SECONDS)
+                if not 200 <= reply.status < 300:
+                    raise from_reply(reply.status, _json_or_none(reply.read()), operation)
+                connection.sock.settimeout(quiet_seconds)
+        except BaseException:
+            connection.close()
+            raise
+        return ByteStream(connection, reply, operation, ends_when_quiet=quiet_seconds is not None)
 
     def close(self) -> None:
-        if self._http is not None:
-            self._http.close()
-            self._http = None
+        self._connections.close()
 
-    def _client(self) -> httpx.Client:
-        if self._http is not None:
-            return self._http
-        import httpx
-
-        headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
-        if self._base_url is not None:
-            self._http = httpx.Client(base_url=self._base_url, headers=headers, trust_env=False)
-        else:
-            # verify=False: there is no TLS on a unix socket, and loading certificates costs 20 ms
-            transport = httpx.HTTPTransport(uds=str(self._socket), verify=False)
-            self._http = httpx.Client(base_url="http://boxlited", transport=transport, headers=headers, trust_env=False)
-        return self._http
-
-    def _timeout(self, seconds: float | None) -> httpx.Timeout:
-        import httpx
-
-        return httpx.Timeout(seconds, connect=CONNECT_SECONDS)
-
-    @contextmanager
-    def _translated(self, operation: str) -> Iterator[None]:
-        import httpx
-
-        try:
-            yield
-        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-            raise self._not_connected(error) from error
-        except httpx.TransportError as error:
-            cause = str(error) or type(error).__name__
-            raise connection_lost(operation, cause) from error
-        except httpx.InvalidURL as error:
-            raise Internal(f"{self.where!r} is not a usable address: {error}") from error
-
-    def _not_connected(self, error: BaseException) -> BoxlitedError:
-        cause: BaseException | None = error
-        while cause is not None:
-            if isinstance(cause, PermissionError):
-                return socket_forbidden(self.where)
-            cause = cause.__cause__ or cause.__context__
-        return no_daemon(self.where)
+    def _send(
+        self,
+        connection: http.client.HTTPConnection,
+        method: str,
+        path: str,
+        params: Params | None,
+        content: bytes | None,
+        headers: Mapping[str, str] | None,
+        timeout_seconds: float,
+    ) -> http.client.HTTPResponse:
+        connection.sock.settimeout(timeout_seconds)
+        target = f"{path}?{urlencode(params)}" if params else path
+        kind = {} if content is None else {"Content-Type": "application/json"}
+        connection.request(method, target, content, {**self._headers, **kind, **(headers or {})})
+        return connection.getresponse()
 
 
 class ByteStream:
-    """The body of a streamed reply: iterate over it, or close it early from any thread."""
+    """The body of a streamed reply: iterate over it once, and close it."""
 
     def __init__(
         self,
-        opened: AbstractContextManager[httpx.Response],
-        reply: httpx.Response,
-        translated: Callable[[], AbstractContextManager[None]],
+        connection: http.client.HTTPConnection,
+        reply: http.client.HTTPResponse,
+        operation: str,
+        *,
         ends_when_quiet: bool,
     ) -> None:
-        self._ends_when_quiet = ends_when_quiet
-        self._opened = opened
+        self._connection = connection
         self._reply = reply
-        self._translated = translated
+        self._operation = operation
+        self._ends_when_quiet = ends_when_quiet
 
     def __iter__(self) -> Iterator[bytes]:
-        import httpx
+        """Chunks as they arrive. Raises ConnectionLost when the end is not the daemon's word."""
+        while chunk := self._next():
+            yield chunk
 
-        try:
-            with self._translated():
-                yield from self._reply.iter_bytes()
-        except ConnectionLost as error:
-            if not (self._ends_when_quiet and isinstance(error.__cause__, httpx.ReadTimeout)):
+    def _next(self) -> bytes:
+        with _translated(self._operation):
+            try:
+                chunk = self._reply.read1(READ_BYTES)
+            except TimeoutError:
+                if self._ends_when_quiet:
+                    return b""
                 raise
+            if not chunk and self._reply.length:
+                raise http.client.IncompleteRead(b"", self._reply.length)
+            return chunk
 
     def __enter__(self) -> ByteStream:
         return self
@@ -155,11 +138,21 @@ class ByteStream:
         self.close()
 
     def close(self) -> None:
-        self._opened.__exit__(None, None, None)
+        self._reply.close()
+        self._connection.close()
 
 
-def _present(params: Mapping[str, str | int] | None) -> dict[str, str | int] | None:
-    return dict(params) if params else None
+@contextmanager
+def _translated(operation: str) -> Iterator[None]:
+    """What breaks an open connection becomes ConnectionLost."""
+    try:
+        yield
+    except TimeoutError as error:
+        raise connection_lost(operation, "it took too long") from error
+    except http.client.IncompleteRead as error:
+        raise connection_lost(operation, "the connection broke") from error
+    except (OSError, http.client.HTTPException) as error:
+        raise connection_lost(operation, str(error) or type(error).__name__) from error
 
 
 def _json_or_none(content: bytes) -> object:
