@@ -52,7 +52,9 @@ async def linger(receive: Receive, abort: Callable[[], None] | None) -> None:
     with trio.move_on_after(LINGER_SECONDS):
         while True:
             message = await receive()
-            if message["type"] == "http.disconnect" or not message["more_body"]:
+            if message["type"] == "http.disconnect":
+                return
+            if not message["more_body"]:
                 break
     if abort is not None:
         abort()

@@ -63,8 +63,9 @@ def read_only_path(path: Path) -> Path:
 
 def listen_unix(path: Path, *, read_only: bool = False, group: str = GROUP) -> Listener:
     """Mode 0660, group `group` when there is such a group and we may give the file to it."""
-    if len(os.fsencode(path)) > _MAX_UNIX_PATH:
-        raise ConfigError(f"socket path {path} is longer than {_MAX_UNIX_PATH} bytes: choose a shorter one")
+    raw = os.fsencode(path)
+    if len(raw) > _MAX_UNIX_PATH or b"\0" in raw:
+        raise ConfigError(f"socket path {str(path)!r} is longer than {_MAX_UNIX_PATH} bytes or holds a NUL")
     temporary = path.with_name(f".{os.getpid()}{'r' if read_only else 'w'}")
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -163,8 +164,15 @@ def inherited(environ: Mapping[str, str]) -> list[Listener]:
     if environ.get("LISTEN_PID") != str(os.getpid()) or not environ.get("LISTEN_FDS", "").isdigit():
         return []
     count = int(environ["LISTEN_FDS"])
-    found = (_inherit(fd) for fd in range(_FIRST_INHERITED_FD, _FIRST_INHERITED_FD + count))
-    return [listener for listener in found if listener is not None]
+    found: list[Listener] = []
+    for fd in range(_FIRST_INHERITED_FD, _FIRST_INHERITED_FD + count):
+        try:
+            listener = _inherit(fd)
+        except OSError as error:
+            raise StartupError(f"LISTEN_FDS={count}, but descriptor {fd} cannot be used: {error.strerror}") from error
+        if listener is not None:
+            found.append(listener)
+    return found
 
 
 def _inherit(fd: int) -> Listener | None:
@@ -176,5 +184,8 @@ def _inherit(fd: int) -> Listener | None:
         sock.detach()
         return None
     path = Path(os.fsdecode(sock.getsockname()))
-    rights = SocketRights.of(path.stat())
+    try:
+        rights = SocketRights.of(path.stat())
+    except (OSError, ValueError):  # its file is gone, or it never had one
+        rights = SocketRights(os.geteuid(), None)
     return Listener(sock, f"unix:{path}", path.name == READ_ONLY_NAME, rights)

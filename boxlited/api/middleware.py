@@ -61,6 +61,8 @@ class Envelope:
                 if call.method not in SAFE_METHODS:
                     _record(call, began)  # before the client can know of it
                 message["headers"].append((b"x-request-id", call.request_id.encode()))
+                if self._services.stopping.is_set():
+                    message["headers"].append((b"connection", b"close"))
             await send(message)
 
         try:

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
+import h11
 import httpx
 import msgspec
 import trio
@@ -56,11 +57,13 @@ class MemorySupervisor:
         self.events: list[Event] = []
         self.subscribers: list[trio.MemorySendChannel[Event]] = []
         self.subscribed = trio.Event()
+        self.unsubscribed = trio.Event()
         self.is_ready = True
         self.asked: list[tuple[Any, ...]] = []
         self.crashes: dict[tuple[str, bool], Report] = {}
         self.changed = trio.Event()
         self.waiting = trio.Event()
+        self.gave_up = trio.Event()
         self.log = MemoryLog([b"one\n", b"two\n"], None)
 
     # ---- what tests do to it
@@ -144,7 +147,11 @@ class MemorySupervisor:
         with trio.move_on_after(float("inf") if timeout_seconds is None else timeout_seconds):
             while (box := self.get(ref)).status is BoxStatus.RUNNING:
                 self.waiting.set()
-                await self.changed.wait()
+                try:
+                    await self.changed.wait()
+                except trio.Cancelled:
+                    self.gave_up.set()
+                    raise
             return box
         raise Timeout(f"box {ref!r} still runs after {timeout_seconds} s")
 
@@ -178,10 +185,13 @@ class MemorySupervisor:
         send, receive = trio.open_memory_channel[Event](4)
         self.subscribers.append(send)
         self.subscribed.set()
-        with send, receive:
-            yield receive
-        if send in self.subscribers:
-            self.subscribers.remove(send)
+        try:
+            with send, receive:
+                yield receive
+        finally:
+            if send in self.subscribers:
+                self.subscribers.remove(send)
+            self.unsubscribed.set()
 
     @property
     def last_event_seq(self) -> int:
@@ -220,6 +230,52 @@ async def served(
             async with unix_client(path) as client:
                 yield Api(supervisor, server, client, path)
             server.stop()
+
+
+class Wire:
+    """A client on bytes: for streams that are left early, and for what httpx would not send."""
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self.stream = stream
+        self.http = h11.Connection(h11.CLIENT)
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, path: Path) -> AsyncIterator[Wire]:
+        stream = await trio.open_unix_socket(path)
+        async with stream:
+            yield cls(stream)
+
+    async def ask(self, method: str, target: str, *headers: tuple[str, str]) -> h11.Response:
+        """Sends a request without a body; returns the head of the reply."""
+        request = h11.Request(method=method, target=target, headers=[("host", "x"), *headers])
+        await self.stream.send_all(self.http.send(request))
+        await self.stream.send_all(self.http.send(h11.EndOfMessage()))
+        return await self.head()
+
+    async def head(self) -> h11.Response:
+        event = await self._next()
+        assert isinstance(event, h11.Response)
+        return event
+
+    async def piece(self) -> bytes | None:
+        """The next piece of the body; None at its proper end."""
+        event = await self._next()
+        if isinstance(event, h11.EndOfMessage):
+            return None
+        assert isinstance(event, h11.Data)
+        return bytes(event.data)
+
+    async def rest(self) -> bytes:
+        body = b""
+        while (data := await self.piece()) is not None:
+            body += data
+        return body
+
+    async def _next(self) -> Any:
+        while (event := self.http.next_event()) is h11.NEED_DATA:
+            self.http.receive_data(await self.stream.receive_some(65536))
+        return event
 
 
 def error_of(response: httpx.Response, status: int, code: str) -> dict[str, str]:
