@@ -68,14 +68,13 @@ class Envelope:
         try:
             await self._inner(call, send_marked)
         except BoxlitedError as error:
+            _note(call, error)
             await _refuse(call, send_marked, error)
         except Exception as error:  # a bug of ours ends in one failed request, not in the daemon
             await _refuse(call, send_marked, _unexpected(call, error))
 
 
 async def _refuse(call: Call, send: Send, error: BoxlitedError) -> None:
-    if error.status >= 500 and not isinstance(error, Internal):
-        log.warning("api_error", request_id=call.request_id, code=error.code, message=error.message)
     if call.status is not None:
         return  # the reply has begun: leaving it without an end closes the connection
     reply = error_reply(error, call.request_id)
@@ -86,12 +85,19 @@ async def _refuse(call: Call, send: Send, error: BoxlitedError) -> None:
         await send_reply(send, reply)
 
 
+def _note(call: Call, error: BoxlitedError) -> None:
+    """A failure of this side. A timeout or a daemon that is not ready is ordinary, and is not noted."""
+    if error.status == 500:
+        log.warning("api_error", request_id=call.request_id, path=call.path, code=error.code, message=error.message)
+
+
 def _unexpected(call: Call, error: Exception) -> BoxlitedError:
     """What a client hears of an exception that no one expected. A group of one is that one."""
     inner: BaseException = error
     while isinstance(inner, BaseExceptionGroup) and len(inner.exceptions) == 1:
         inner = inner.exceptions[0]
     if isinstance(inner, BoxlitedError):
+        _note(call, inner)
         return inner
     log.error("api_bug", request_id=call.request_id, method=call.method, path=call.path, exc_info=error)
     return Internal(f"an internal error happened; the daemon's log has it under {call.request_id}")
