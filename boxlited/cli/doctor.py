@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from boxlited.cli import checks, escape, exits, probes
+from boxlited.cli import checks, escape, exits
 from boxlited.cli.checks import Check, Level
 from boxlited.cli.options import Format, FormatOption, session_of
 from boxlited.cli.session import say
@@ -41,6 +41,8 @@ def doctor(
 
 def examine(socket: str | None) -> list[Check]:
     """Every check of this host, in the order in which they are worth reading."""
+    from boxlited.cli import probes  # ctypes, subprocess, sockets: no other command needs them
+
     release = platform.release()
     cgroup_facts = probes.cgroups(release)
     home_facts = probes.home()

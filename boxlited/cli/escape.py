@@ -10,17 +10,24 @@ from __future__ import annotations
 import codecs
 import re
 
-# C0 and DEL, C1, zero-width and direction marks, line and paragraph separators, lone surrogates, BOM
-_DANGEROUS = "\x00-\x1f\x7f-\x9f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff"
+_DANGEROUS = "".join(
+    (
+        "\x00-\x1f\x7f-\x9f",  # C0, DEL and C1
+        "\u00ad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb",  # unseen, direction
+        "\u2028\u2029",  # line and paragraph separators
+        "\ud800-\udfff",  # lone surrogates: cannot be written
+        "\U000e0000-\U000e007f",  # tags
+    )
+)
 _FIELD = re.compile(f"[{_DANGEROUS}]")
 _TEXT = re.compile(f"(?![\n\t])[{_DANGEROUS}]")
-_STREAM = re.compile(rf"(\x1b\[[0-9;:]{{0,64}}m)|\r(?=\n)|(?![\n\t])[{_DANGEROUS}]")
+_STREAM = re.compile(rf"(\x1b\[[0-9;:]{{0,64}}m)|(\r)(?=\n)|(?![\n\t])[{_DANGEROUS}]")
 _HELD = re.compile(r"\x1b(\[[0-9;:]{0,64})?\Z|\r\Z")
 
 
 def _visible(match: re.Match[str]) -> str:
     point = ord(match.group())
-    return f"\\x{point:02x}" if point < 0x100 else f"\\u{point:04x}"
+    return f"\\x{point:02x}" if point < 0x100 else f"\\u{point:04x}" if point < 0x10000 else f"\\U{point:08x}"
 
 
 def line(text: object) -> str:
@@ -36,7 +43,7 @@ def text(value: object) -> str:
 def _stream_part(match: re.Match[str]) -> str:
     if match.group(1):
         return match.group(1)
-    return "" if match.group() == "\r" else _visible(match)
+    return "" if match.group(2) else _visible(match)
 
 
 class StreamFilter:

@@ -20,9 +20,9 @@ from boxlited.client.values import BoxInfo
 SHORT_ID = 8
 _STATUSES = ("configured", "running", "stopping", "stopped", "paused", "failed", "unknown")
 _COLUMNS = (
-    Column("NAME", least=8),
+    Column("NAME", least=12),
     Column("ID", drop=2),
-    Column("STATUS", least=7),
+    Column("STATUS"),
     Column("PID", drop=3, right=True),
     Column("ENGINE", drop=4),
     Column("REASON", drop=5, least=12),

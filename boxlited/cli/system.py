@@ -59,9 +59,8 @@ def reconcile_lines(entries: list[ReconcileEntry], dry_run: bool, width: int | N
     verb = "to act on" if dry_run else "acted on"
     boxes = "1 box" if len(entries) == 1 else f"{len(entries)} boxes"
     summary = f"{boxes} looked at, {acted} {verb}"
-    if not entries:
-        return [summary]
-    return [*tables.render(_COLUMNS, rows, width), summary if width is None else tables.cut(summary, width)]
+    lines = tables.render(_COLUMNS, rows, width) if entries else []
+    return [*lines, summary if width is None else tables.cut(summary, width)]
 
 
 def version(context: typer.Context) -> None:
