@@ -1,7 +1,7 @@
 """Streams that outlast the daemon: a log or a wait goes on after the daemon was restarted.
 
 Boxes survive a restart of the daemon, so watching one should too. Owns the bound on that patience.
-Only calls that change nothing are repeated.
+Only calls that change nothing more when they are repeated may be given here.
 """
 
 from __future__ import annotations

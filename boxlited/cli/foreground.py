@@ -79,14 +79,16 @@ def _say_failed(box: BoxInfo) -> None:
 @contextmanager
 def _interrupts(session: Session, box_id: str) -> Iterator[None]:
     """SIGINT and SIGTERM stop the box and, when repeated, kill it; boxctl itself goes on until
-    the box has ended. The main thread may be in a read, so a thread with its own client asks."""
+    the box has ended, or a third one says that nobody wants to wait for that. The main thread may
+    be in a read, so a thread with its own client asks."""
     count = 0
 
     def handle(_number: int, _frame: FrameType | None) -> None:
         nonlocal count
         count += 1
-        kill = count > 1
-        threading.Thread(target=_end, args=(session, box_id, kill), daemon=True).start()
+        if count > 2:
+            raise KeyboardInterrupt
+        threading.Thread(target=_end, args=(session, box_id, count == 2), daemon=True).start()
 
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -116,7 +118,7 @@ def _end(session: Session, box_id: str, kill: bool) -> None:
 
 def _remove(session: Session, box_id: str) -> None:
     try:
-        session.client.remove(box_id, force=True)
+        follow.patiently(lambda: session.client.remove(box_id, force=True))
     except NotFound:
         pass
     except BoxlitedError as error:

@@ -9,13 +9,14 @@ from typing import Annotated
 
 import typer
 
-from boxlited.cli import escape, humanize, tables
+from boxlited.cli import escape, exits, humanize, tables
 from boxlited.cli.endings import exit_code_of
 from boxlited.cli.follow import patiently
 from boxlited.cli.options import BoxArgument, BoxesArgument, Format, FormatOption, session_of
-from boxlited.cli.session import say, terminal_width
+from boxlited.cli.session import complain, say, terminal_width
 from boxlited.cli.tables import Column
 from boxlited.client.values import BoxInfo
+from boxlited.errors import NotFound
 
 SHORT_ID = 8
 _STATUSES = ("configured", "running", "stopping", "stopped", "paused", "failed", "unknown")
@@ -92,7 +93,12 @@ def crash(
 ) -> None:
     """Say why a box died."""
     session = session_of(context)
-    report = session.with_box(box, lambda ref: session.client.crash(ref, previous=previous))
+    try:
+        report = session.with_box(box, lambda ref: session.client.crash(ref, previous=previous))
+    except NotFound as error:
+        state = humanize.state(session.with_box(box, session.client.get), time.time())
+        complain(error.message, f"the box is {state}; `boxctl logs` shows what it wrote")
+        raise typer.Exit(exits.FAILED) from error
     say(escape.text(report.get("user_message", "")).rstrip())
     if report.get("debug_info"):
         say("\n" + escape.text(report["debug_info"]).rstrip())

@@ -34,7 +34,8 @@ def run(
     daemon refused, 126 when the command cannot be executed, 127 when it was not found.
     """
     body = options.body()
-    body["auto_remove"] = options.rm and detach
+    if not detach:
+        body.pop("auto_remove", None)  # see foreground.py
     session = session_of(context)
     box: BoxInfo = {}
     try:
