@@ -181,11 +181,15 @@ def daemon_socket(path: str | None) -> SocketFacts:
 
 
 def home_path() -> Path:
+    """The daemon's rule, which a test holds equal to this one."""
     named = os.environ.get("BOXLITED_HOME")
     if named:
         return Path(named)
     if os.geteuid() == 0:
         return Path("/var/lib/boxlited")
+    data = os.environ.get("XDG_DATA_HOME")
+    if data:
+        return Path(data) / "boxlited"
     return Path.home() / ".local" / "share" / "boxlited"
 
 

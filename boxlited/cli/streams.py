@@ -64,6 +64,8 @@ def events(
 def _events(session: Session, since: int | None, follow: bool) -> Iterator[EventInfo]:
     """Over restarts of the daemon: it goes on after the last number that was seen."""
     lost = False
+    if since is None and follow:
+        since = session.client.last_event_seq()
     while True:
         try:
             opened = following.patiently(partial(session.client.events, since, follow=follow), lost)
@@ -131,7 +133,7 @@ def stats_table(measured: list[tuple[BoxInfo, dict[str, Any]]], width: int | Non
             _percent(use.get("cpu_percent")),
             _bytes(use.get("memory_bytes")),
             _bytes(use.get("memory_limit_bytes")),
-            _first(use, "processes", "pids", "num_processes"),
+            use.get("processes", "-"),
         )
         for box, use in measured
     ]
@@ -144,7 +146,3 @@ def _percent(value: object) -> str:
 
 def _bytes(value: object) -> str:
     return humanize.size(value) if isinstance(value, int | float) else "-"
-
-
-def _first(use: dict[str, Any], *keys: str) -> object:
-    return next((use[key] for key in keys if use.get(key) is not None), "-")

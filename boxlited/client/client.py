@@ -24,7 +24,6 @@ CALL_SECONDS = 30.0
 LONG_POLL_SECONDS = 30.0
 SHORTEST_POLL_SECONDS = 0.2  # should the daemon answer at once that the box still runs
 STILL_RUNNING = frozenset({"running", "stopping", "paused", "unknown"})
-QUIET_SECONDS = 1.0
 GRACE_SECONDS = 15.0  # how much longer than the daemon's own deadline the client waits
 
 
@@ -155,14 +154,20 @@ class Client:
 
     # ---- the daemon
 
+    def last_event_seq(self) -> int:
+        """The number of the newest event."""
+        return int(self.metrics()["events_last_seq"])
+
     def events(self, since: int | None = None, *, follow: bool = True) -> EventStream:
         """Every transition from now on, and first those after number `since`, when given.
 
-        Without `follow` it ends once nothing has come for QUIET_SECONDS: what was, is told.
+        Without `follow` it ends with the event that is the newest at the time of this call.
         """
-        params: dict[str, str | int] = {} if since is None else {"since": since}
-        quiet = None if follow else QUIET_SECONDS
-        return EventStream(self._transport.stream("/v1/events", params, quiet_seconds=quiet))
+        last = None if follow else self.last_event_seq()
+        if last is not None and last <= (since or 0):
+            return EventStream(None, last)
+        params: dict[str, str | int] = {} if since is None and follow else {"since": since or 0}
+        return EventStream(self._transport.stream("/v1/events", params), last)
 
     def reconcile(self, *, dry_run: bool = False) -> ReconcileEntries:
         """One pass now. Returns what it saw, decided and did, one entry a box."""
@@ -201,10 +206,12 @@ class Client:
 
 
 class EventStream:
-    """An open stream of events. Iterate; close it to stop. Ends when the daemon ends it."""
+    """An open stream of events. Iterate; close it to stop. Ends when the daemon ends it, or with
+    event `last`. Without a stream it is empty."""
 
-    def __init__(self, stream: ByteStream) -> None:
+    def __init__(self, stream: ByteStream | None, last: int | None) -> None:
         self._stream = stream
+        self._last = last
 
     def __enter__(self) -> EventStream:
         return self
@@ -213,13 +220,17 @@ class EventStream:
         self.close()
 
     def close(self) -> None:
-        self._stream.close()
+        if self._stream is not None:
+            self._stream.close()
 
     def __iter__(self) -> Iterator[EventInfo]:
         parser = Parser()
-        for chunk in self._stream:
+        for chunk in self._stream or ():
             for message in parser.feed(chunk):
-                yield _event(message.event, message.data)
+                event = _event(message.event, message.data)
+                yield event
+                if self._last is not None and event.get("seq", 0) >= self._last:
+                    return
 
 
 def _event(kind: str, data: str) -> EventInfo:

@@ -61,10 +61,7 @@ class Transport:
 
     def stream(self, path: str, params: Params | None = None, *, quiet_seconds: float | None = None) -> ByteStream:
         """Open a streamed GET. Returns once the reply's head is here, so that nothing said
-        after this call is missed. The caller closes it.
-
-        With `quiet_seconds` the stream ends, without an error, when so long nothing came.
-        """
+        after this call is missed. The caller closes it."""
         operation = f"GET {path}"
         connection = self._connections.take()
         try:
@@ -72,11 +69,11 @@ class Transport:
                 reply = self._send(connection, "GET", path, params, None, None, REPLY_HEAD_SECONDS)
                 if not 200 <= reply.status < 300:
                     raise from_reply(reply.status, _json_or_none(reply.read()), operation)
-                connection.sock.settimeout(quiet_seconds)
+                connection.sock.settimeout(None)
         except BaseException:
             connection.close()
             raise
-        return ByteStream(connection, reply, operation, ends_when_quiet=quiet_seconds is not None)
+        return ByteStream(connection, reply, operation)
 
     def close(self) -> None:
         self._connections.close()
@@ -101,18 +98,10 @@ class Transport:
 class ByteStream:
     """The body of a streamed reply: iterate over it once, and close it."""
 
-    def __init__(
-        self,
-        connection: http.client.HTTPConnection,
-        reply: http.client.HTTPResponse,
-        operation: str,
-        *,
-        ends_when_quiet: bool,
-    ) -> None:
+    def __init__(self, connection: http.client.HTTPConnection, reply: http.client.HTTPResponse, operation: str) -> None:
         self._connection = connection
         self._reply = reply
         self._operation = operation
-        self._ends_when_quiet = ends_when_quiet
 
     def __iter__(self) -> Iterator[bytes]:
         """Chunks as they arrive. Raises ConnectionLost when the end is not the daemon's word."""
@@ -121,12 +110,7 @@ class ByteStream:
 
     def _next(self) -> bytes:
         with _translated(self._operation):
-            try:
-                chunk = self._reply.read1(READ_BYTES)
-            except TimeoutError:
-                if self._ends_when_quiet:
-                    return b""
-                raise
+            chunk = self._reply.read1(READ_BYTES)
             if not chunk and self._reply.length:
                 raise http.client.IncompleteRead(b"", self._reply.length)
             return chunk
