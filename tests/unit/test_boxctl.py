@@ -398,17 +398,18 @@ def test_events_are_lines_or_json_lines(fake: FakeDaemon, run) -> None:
     events = [{"seq": n, "at": 0, "kind": "started", "name": "we\x1bb", "data": {}} for n in (4, 5)]
     body = b"".join(b"data: %b\n\n" % json.dumps(event).encode() for event in events)
     fake.replies["GET", "/v1/events"] = (200, [body])
+    fake.replies["GET", "/v1/metrics"] = (200, {"events_last_seq": 5})
     lines = run("events", "--since", "3", "--no-follow").out.splitlines()
     assert len(lines) == 2
     assert lines[0].startswith("4  ")
     assert "we\\x1bb" in lines[0]
     shown = run("events", "--since", "3", "--no-follow", "--format", "json").out.splitlines()
     assert [json.loads(line) for line in shown] == events
-    assert fake.requests[0].query == {"since": "3"}
+    assert fake.requests[-1].query == {"since": "3"}
 
 
 def test_events_go_on_after_the_last_number_that_was_seen(fake: FakeDaemon, run) -> None:
-    bodies = {None: [b'data: {"seq":1,"kind":"a"}\n\n', CUT], "1": [b'data: {"seq":2,"kind":"b"}\n\n']}
+    bodies = {"0": [b'data: {"seq":1,"kind":"a"}\n\n', CUT], "1": [b'data: {"seq":2,"kind":"b"}\n\n']}
 
     def events(request: fake_daemon.Request):
         since = request.query.get("since")
@@ -416,6 +417,7 @@ def test_events_go_on_after_the_last_number_that_was_seen(fake: FakeDaemon, run)
             return problem(500, "internal", "enough")
         return 200, bodies[since]
 
+    fake.replies["GET", "/v1/metrics"] = (200, {"events_last_seq": 0})
     fake.replies["GET", "/v1/events"] = events
     result = run("events", "--format", "json")
     assert [json.loads(line)["seq"] for line in result.out.splitlines()] == [1, 2]
@@ -468,7 +470,7 @@ def test_no_such_box_is_3_and_hints_at_ps(run) -> None:
 
 def test_no_daemon_is_4_and_says_how_to_start_one(run, monkeypatch) -> None:
     monkeypatch.setenv("BOXLITED_SOCKET", "/nonexistent/d.sock")
-    for arguments in (["ps"], ["stop", "a", "b"], ["logs", "a"], ["events"]):
+    for arguments in (["ps"], ["stop", "a", "b"], ["logs", "a"], ["events"], ["events", "--no-follow"]):
         result = run(*arguments)
         assert result.code == 4
         assert result.err == (

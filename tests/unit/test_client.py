@@ -285,15 +285,15 @@ def test_events_are_parsed_and_since_is_passed_on(fake: FakeDaemon, client: Clie
     assert fake.requests[0].query == {"since": "7"}
 
 
-def test_events_without_follow_end_when_it_is_quiet(
-    fake: FakeDaemon, client: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("boxlited.client.client.QUIET_SECONDS", 0.05)
+def test_events_without_follow_end_with_the_newest(fake: FakeDaemon, client: Client) -> None:
     gate = threading.Event()
-    fake.replies["GET", "/v1/events"] = (200, [b'data: {"kind":"created"}\n\n', gate])
-    with client.events(since=0, follow=False) as stream:
-        assert [event["kind"] for event in stream] == ["created"]
+    fake.replies["GET", "/v1/metrics"] = (200, {"events_last_seq": 2})
+    fake.replies["GET", "/v1/events"] = (200, [b'data: {"seq":1,"kind":"a"}\n\ndata: {"seq":2,"kind":"b"}\n\n', gate])
+    with client.events(follow=False) as stream:
+        assert [event["kind"] for event in stream] == ["a", "b"]
     gate.set()
+    with client.events(since=2, follow=False) as stream:
+        assert list(stream) == []
 
 
 # ---- Server-Sent Events, without I/O
@@ -351,6 +351,23 @@ def test_the_default_socket_follows_the_user(
     else:
         monkeypatch.setenv("XDG_RUNTIME_DIR", runtime)
     assert default_socket() == Path(expected)
+
+
+@pytest.mark.parametrize("uid", [0, 1000])
+@pytest.mark.parametrize("variables", [{}, {"XDG_RUNTIME_DIR": "/run/user/5", "XDG_DATA_HOME": "/data"}])
+def test_client_daemon_and_doctor_look_in_the_same_places(
+    monkeypatch: pytest.MonkeyPatch, uid: int, variables: dict[str, str]
+) -> None:
+    from boxlited import config
+    from boxlited.cli import probes
+
+    for name in ("BOXLITED_SOCKET", "BOXLITED_HOME", "XDG_RUNTIME_DIR", "XDG_DATA_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(os, "geteuid", lambda: uid)
+    assert default_socket() == config.default_socket()
+    assert probes.home_path() == config.default_home()
 
 
 def test_the_client_imports_nothing_of_the_daemon_and_nothing_heavy() -> None:
