@@ -32,6 +32,9 @@ _HINTS: dict[type[errors.BoxlitedError], str] = {
 }
 
 
+_IN_THE_LOG = (errors.Internal, errors.DatabaseError)
+
+
 def code_for(error: errors.BoxlitedError) -> int:
     """The exit code of a command that failed with `error`."""
     if isinstance(error, errors.NotFound):
@@ -47,5 +50,7 @@ def explain(error: errors.BoxlitedError) -> tuple[str, str | None]:
     """The message of an error and what to do next."""
     if isinstance(error, ConnectionFailed):
         return error.summary, error.hint
-    hint = getattr(error, "hint", None) or _HINTS.get(type(error))
+    hint = _HINTS.get(type(error))
+    if hint is not None and isinstance(error, _IN_THE_LOG):
+        hint = " ".join([hint, *(f"({note})" for note in getattr(error, "__notes__", ()))])
     return error.message, hint

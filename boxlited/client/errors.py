@@ -65,7 +65,7 @@ def connection_lost(operation: str, cause: str) -> ConnectionLost:
 def from_reply(status: int, body: object, operation: str) -> BoxlitedError:
     """The exception for a reply that is not a success. Never fails on a strange body.
 
-    The result has `request_id` (str or None) so that a reader can find the call in the log.
+    The id of the request is its note (PEP 678), so that a reader can find the call in the log.
     """
     error: Any = body.get("error") if isinstance(body, dict) else None
     if not isinstance(error, dict):
@@ -73,4 +73,7 @@ def from_reply(status: int, body: object, operation: str) -> BoxlitedError:
     message = error.get("message")
     if not isinstance(message, str) or not message:
         message = f"{operation}: the daemon answered HTTP {status}"
-    return BY_CODE.get(str(error.get("code")), Internal)(message)
+    result = BY_CODE.get(str(error.get("code")), Internal)(message)
+    if isinstance(error.get("request_id"), str):
+        result.add_note(f"request {error['request_id'][:128]}")
+    return result

@@ -331,6 +331,25 @@ def test_ctrl_c_stops_the_box_and_a_second_one_kills_it(fake: FakeDaemon, interr
     assert ("POST", f"/v1/boxes/{box_id}/{verb}") in fake.calls()
 
 
+def test_a_third_ctrl_c_waits_no_longer(fake: FakeDaemon) -> None:
+    box_id, gate = "aaaaaaaaaaaaaaaa", threading.Event()
+    for verb in ("stop", "kill"):
+        fake.replies["POST", f"/v1/boxes/{box_id}/{verb}"] = lambda _: (gate.wait(SECONDS), (200, {}))[1]
+    fake.logs[box_id] = [b"up\n", gate]
+    with subprocess.Popen(program("run", "sleep", "60"), stdout=subprocess.PIPE) as child:
+        try:
+            assert child.stdout is not None
+            assert child.stdout.readline() == b"up\n"
+            for verb in ("stop", "kill"):
+                child.send_signal(signal.SIGINT)
+                _until(lambda verb=verb: ("POST", f"/v1/boxes/{box_id}/{verb}") in fake.calls())
+            child.send_signal(signal.SIGINT)
+            assert child.wait(SECONDS) == 130
+        finally:
+            gate.set()
+            child.kill()
+
+
 # ---- streams
 
 
@@ -496,6 +515,13 @@ def test_what_the_daemon_says_is_made_harmless(fake: FakeDaemon, run) -> None:
     fake.replies["POST", "/v1/boxes/web/start"] = problem(409, "invalid_state", "bad\x1b[2J\nboxctl: fine")
     result = run("start", "web")
     assert result.err.splitlines()[0] == "boxctl: bad\\x1b[2J\\x0aboxctl: fine"
+
+
+def test_an_error_inside_the_daemon_says_which_request_to_look_for(fake: FakeDaemon, run) -> None:
+    fake.replies["POST", "/v1/boxes/web/start"] = problem(500, "internal", "oops")
+    result = run("start", "web")
+    assert result.code == 1
+    assert "journalctl -u boxlited` (request req-1)" in result.err
 
 
 def test_a_bug_is_one_line_and_no_traceback(fake: FakeDaemon, run) -> None:

@@ -102,6 +102,7 @@ def test_every_error_code_becomes_its_exception(fake: FakeDaemon, client: Client
         client.get("web")
     assert type(raised.value) is kind
     assert str(raised.value) == "because"
+    assert raised.value.__notes__ == ["request req-1"]
 
 
 @pytest.mark.parametrize(
