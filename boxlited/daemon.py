@@ -142,17 +142,21 @@ def main_guard(run: Callable[[], None]) -> int:
     """Run, and turn a start-up error into one line and its exit code."""
     try:
         run()
-    except* StartupError as group:
-        errors = list(_leaves(group))
-        print(f"boxlited: {errors[0].message}", file=sys.stderr)
-        return errors[0].exit_code
-    except* KeyboardInterrupt:
-        return 130
+    except (StartupError, BaseExceptionGroup) as error:
+        startup = _startup_error(error)
+        if startup is None:
+            raise
+        print(f"boxlited: {startup.message}", file=sys.stderr)
+        return startup.exit_code
     return 0
 
 
-def _leaves(group: BaseExceptionGroup[StartupError]) -> list[StartupError]:
-    found: list[StartupError] = []
-    for error in group.exceptions:
-        found.extend(_leaves(error) if isinstance(error, BaseExceptionGroup) else [error])
-    return found
+def _startup_error(error: BaseException) -> StartupError | None:
+    """The start-up error inside, when there is nothing but start-up errors."""
+    if isinstance(error, StartupError):
+        return error
+    if isinstance(error, BaseExceptionGroup):
+        inner = [_startup_error(one) for one in error.exceptions]
+        if inner and all(inner):
+            return inner[0]
+    return None

@@ -51,9 +51,7 @@ class Engines:
 
     def missing_limits(self, spec: BoxSpec) -> list[str]:
         asked = {"cpus": spec.cpus, "memory": spec.memory_mib, "pids": spec.pids}
-        return [
-            name for name, value in asked.items() if value is not None and name not in self._cgroups.supports
-        ]
+        return [name for name, value in asked.items() if value is not None and name not in self._cgroups.supports]
 
     def shim_spec(self, box: Box, run_id: str, layout: BoxLayout) -> bytes:
         """The JSON that reaches the shim in its sealed memfd."""
@@ -76,8 +74,7 @@ class Engines:
             "hostname": box.name.replace("_", "-").replace(".", "-")[:63],
             "rootfs": rootfs,
             "volumes": [
-                {"host_path": v.host_path, "guest_path": v.guest_path, "read_only": v.read_only}
-                for v in spec.volumes
+                {"host_path": v.host_path, "guest_path": v.guest_path, "read_only": v.read_only} for v in spec.volumes
             ],
             "network": spec.network is not None and spec.network.outbound_mode == "enabled",
             "capabilities": {"add": list(capabilities.add), "drop": list(capabilities.drop)},
@@ -125,9 +122,7 @@ def _check_features(spec: BoxSpec) -> None:
     refused = {
         "tty": spec.tty,
         "disk_size_gb": spec.disk_size_gb is not None,
-        "network.inbound": network is not None
-        and network.inbound is not None
-        and network.inbound.mode != "disabled",
+        "network.inbound": network is not None and network.inbound is not None and network.inbound.mode != "disabled",
         "network.outbound.allow_net": network is not None
         and bool(network.allow_net or (network.outbound and network.outbound.allow_net)),
     }
@@ -135,9 +130,7 @@ def _check_features(spec: BoxSpec) -> None:
         if asked:
             raise Unsupported(f"{key} is not supported by engine {spec.engine!r}: leave it out")
     if network is not None and network.outbound_mode not in ("enabled", "disabled"):
-        raise InvalidArgument(
-            f"network.outbound.mode must be 'enabled' or 'disabled', not {network.outbound_mode!r}"
-        )
+        raise InvalidArgument(f"network.outbound.mode must be 'enabled' or 'disabled', not {network.outbound_mode!r}")
 
 
 def _check_rootfs(spec: BoxSpec) -> None:

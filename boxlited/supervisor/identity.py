@@ -80,9 +80,7 @@ def identify(
     return _examine(kernel, record, evidence)
 
 
-def refuse_record(
-    record: PidRecord, evidence: Evidence, boot_id: str, forbidden_pids: Container[int]
-) -> str | None:
+def refuse_record(record: PidRecord, evidence: Evidence, boot_id: str, forbidden_pids: Container[int]) -> str | None:
     """Why a record is Absent whatever runs under its pid; None when the process must be looked at."""
     if record.pid in NEVER_OURS or record.pid in forbidden_pids or record.pid > 2**31 - 1:
         return f"pid {record.pid} is never a shim"

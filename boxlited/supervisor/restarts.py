@@ -34,9 +34,7 @@ def backoff_seconds(box: Box, randomness: float) -> float:
 class Restarts:
     """At most one timer for each box."""
 
-    def __init__(
-        self, ledger: Ledger, nursery: trio.Nursery, fire: Callable[[BoxID], Awaitable[None]]
-    ) -> None:
+    def __init__(self, ledger: Ledger, nursery: trio.Nursery, fire: Callable[[BoxID], Awaitable[None]]) -> None:
         self._ledger = ledger
         self._nursery = nursery
         self._fire = fire

@@ -39,9 +39,7 @@ class SpawnFailed(BoxlitedError):
     status = 503
 
     def __init__(self, stage: str, errno: int) -> None:
-        super().__init__(
-            f"the shim could not be spawned: {stage} failed: {os.strerror(errno)} (errno {errno})"
-        )
+        super().__init__(f"the shim could not be spawned: {stage} failed: {os.strerror(errno)} (errno {errno})")
         self.stage = stage
         self.errno = errno
 

@@ -110,9 +110,7 @@ class Starter:
         layout = self._home.box(box.box_id)
         self._directories.prepare_run(layout)
         spec = box.spec
-        setup = self._cgroups.prepare(
-            box.box_id, run_id, cpus=spec.cpus, memory_mib=spec.memory_mib, pids=spec.pids
-        )
+        setup = self._cgroups.prepare(box.box_id, run_id, cpus=spec.cpus, memory_mib=spec.memory_mib, pids=spec.pids)
         request = SpawnRequest(
             pid_file=str(layout.pid_file),
             spec=self._engines.shim_spec(box, run_id, layout),

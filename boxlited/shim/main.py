@@ -1,0 +1,184 @@
+"""The shim: one per box, forked warm from the spawner; outlives the daemon and records the end.
+
+Reads its spec from descriptor 0, says one line on 3, and from then on owns the workload: its
+output, its signals, its end. Depends on no other process of ours. Standard library only.
+"""
+
+import json
+import os
+import select
+import signal
+
+from boxlited.failpoints import hit
+from boxlited.shim.console import Console
+from boxlited.shim.engines import engine_of
+from boxlited.shim.engines.base import EngineError, workload_argv
+from boxlited.shim.workload import Workload, complain
+from boxlited.supervisor.exitfile import ExitInfo, stash, write_exit_file
+
+MAX_SPEC_BYTES = 4 << 20
+READY_FD = 3
+DELIVER_BASE = 33  # real-time signal 33 + n: deliver signal n to the workload
+TAIL_BYTES = 4096
+
+
+def warm_up() -> None:
+    """Touch what a shim will need, so that its pages are shared by all."""
+    json.loads(json.dumps({"a": [1, None, "b"]}))
+    signal.Signals(9)
+
+
+def run() -> int:
+    """The whole life of a shim; returns its exit code. Never raises."""
+    signals = _take_signals()
+    try:
+        spec = json.loads(_read_spec())
+        run_id = spec["run_id"]
+        exit_path = spec["paths"]["exit"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        _say({"ready": False, "error_kind": "internal", "message": f"the spec is not usable: {error!r}"})
+        return 1
+    try:
+        stash(exit_path, spec["paths"]["exit_previous"])
+        info = _live(spec, signals)
+    except EngineError as error:
+        info = ExitInfo("error", 1, message=str(error), error_kind=error.kind)
+        _record(exit_path, info._replace(run_id=run_id))
+        _say({"ready": False, "error_kind": error.kind, "message": str(error)})
+        return 1
+    except Exception as error:  # a bug of ours must be told as such, not as the workload's end
+        trace = error.__traceback__
+        while trace is not None and trace.tb_next is not None:
+            trace = trace.tb_next
+        where = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}:0" if trace is not None else None
+        info = ExitInfo("panic", 101, message=repr(error), location=where)
+    hit("shim.before_exit_file")
+    _record(exit_path, info._replace(run_id=run_id))
+    return info.exit_code & 0xFF
+
+
+def _live(spec: dict, signals: int) -> ExitInfo:  # type: ignore[type-arg]
+    log = spec["log"]
+    console = Console(spec["paths"]["console_log"], log["max_bytes"], log["keep"])
+    hit("shim.before_workload")
+    workload = Workload.start(engine_of(spec), spec)
+    hit("shim.after_workload")
+    seen = Tail()
+    if workload.pidfd < 0:
+        _explain_failed_start(spec, workload, console, seen)
+    _say({"ready": True, "workload_pid": workload.pid, "not_applied": []})
+    _serve(spec, workload, console, signals)
+    raw, certain = workload.status()
+    workload.finish()
+    _drain(workload.pipe, console)
+    return _ending(raw, certain)
+
+
+class Tail:
+    """Stands between pipe and console while a start may still fail, and remembers what went by."""
+
+    def __init__(self) -> None:
+        self.data = b""
+
+    def pump(self, pipe: int, console: Console) -> None:
+        try:
+            while chunk := os.read(pipe, 65536):
+                self.data = (self.data + chunk)[-TAIL_BYTES:]
+                console.write(chunk)
+        except OSError:
+            return
+
+
+def _explain_failed_start(spec: dict, workload: Workload, console: Console, seen: Tail) -> None:  # type: ignore[type-arg]
+    """bubblewrap ended, or told nothing: its last words are the reason."""
+    workload.finish()
+    seen.pump(workload.pipe, console)
+    raise complain(seen.data, workload_argv(spec)[0])
+
+
+def _serve(spec: dict, workload: Workload, console: Console, signals: int) -> None:  # type: ignore[type-arg]
+    """Until the workload ends: move its output, deliver its signals."""
+    poll = select.poll()
+    poll.register(workload.pidfd, select.POLLIN)
+    poll.register(workload.outer_fd, select.POLLIN)
+    poll.register(workload.pipe, select.POLLIN)
+    poll.register(signals, select.POLLIN)
+    while True:
+        ready = {fd for fd, _events in poll.poll()}
+        if signals in ready:
+            for number in os.read(signals, 512):
+                _deliver(workload, number, spec["stop_signal"])
+        if workload.pipe in ready and not console.pump(workload.pipe):
+            poll.unregister(workload.pipe)
+        if workload.pidfd in ready or workload.outer_fd in ready:
+            return
+
+
+def _deliver(workload: Workload, number: int, stop_signal: int) -> None:
+    if number == signal.SIGTERM:
+        workload.signal(stop_signal)
+    elif DELIVER_BASE < number <= DELIVER_BASE + 31:
+        workload.signal(number - DELIVER_BASE)
+
+
+def _drain(pipe: int, console: Console) -> None:
+    """What the workload wrote before its end; nobody is left who could write more."""
+    while select.select([pipe], [], [], 0)[0]:
+        if not console.pump(pipe):
+            return
+
+
+def _ending(raw: int, certain: bool) -> ExitInfo:
+    if os.WIFSIGNALED(raw):
+        number = os.WTERMSIG(raw)
+        try:
+            name = signal.Signals(number).name
+        except ValueError:
+            name = f"SIG{number}"
+        return ExitInfo("signal", 128 + number, signal=name, ambiguous=not certain)
+    return ExitInfo("exited", os.WEXITSTATUS(raw))
+
+
+def _record(path: str, info: ExitInfo) -> None:
+    try:
+        write_exit_file(path, info)
+    except OSError as error:
+        text = f"boxlited-shim: the exit could not be recorded: {error.strerror}; it was {info}\n"
+        try:
+            os.write(2, text.encode())
+        except OSError:
+            pass
+
+
+def _take_signals() -> int:
+    """Every signal that concerns us becomes a byte in a pipe; those of a terminal are ignored."""
+    read, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+    for number in (signal.SIGTERM, *range(DELIVER_BASE + 1, DELIVER_BASE + 32)):
+        signal.signal(number, _noted)
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
+    return read
+
+
+def _noted(_number: int, _frame: object) -> None:
+    return None
+
+
+def _read_spec() -> bytes:
+    data = b""
+    while len(data) <= MAX_SPEC_BYTES:
+        chunk = os.read(0, 1 << 20)
+        if not chunk:
+            return data
+        data += chunk
+    raise ValueError("the spec is too long")
+
+
+def _say(message: dict) -> None:  # type: ignore[type-arg]
+    """One line to whoever started us; nobody may be there any more."""
+    try:
+        os.write(READY_FD, json.dumps(message).encode() + b"\n")
+        os.close(READY_FD)
+    except OSError:
+        pass

@@ -1,0 +1,31 @@
+"""The user of a workload: a number, `number:number`, or a name of the host."""
+
+from boxlited.shim.engines.base import EngineError
+
+MAX_ID = 2**32 - 2
+
+
+def identity_arguments(user: str | None) -> list[str]:
+    """bubblewrap's --uid and --gid in a user namespace of its own. Raises EngineError."""
+    if user is None:
+        return []
+    name, _, group = user.partition(":")
+    uid, gid = _number(name), _number(group) if group else None
+    if uid is None:
+        uid, default_gid = _lookup(name)
+        gid = default_gid if gid is None else gid
+    return ["--unshare-user", "--uid", str(uid), "--gid", str(uid if gid is None else gid)]
+
+
+def _number(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdigit() and int(text) <= MAX_ID else None
+
+
+def _lookup(name: str) -> tuple[int, int]:
+    import pwd
+
+    try:
+        entry = pwd.getpwnam(name)
+    except KeyError:
+        raise EngineError("config", f"user {name!r} does not exist: give a number or a name of the host") from None
+    return entry.pw_uid, entry.pw_gid

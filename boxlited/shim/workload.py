@@ -1,0 +1,220 @@
+"""The workload's process tree: started, found below bubblewrap, signalled, and ended with the shim.
+
+Every process here dies with the shim: PDEATHSIG is set in the child before its exec, so a
+SIGKILL of the shim at any moment takes bubblewrap, its pid namespace and so everything down.
+"""
+
+import ctypes
+import json
+import os
+import select
+import signal
+import time
+
+from boxlited.shim.endings import exit_status
+from boxlited.shim.engines.base import Engine, EngineError
+
+PR_SET_PDEATHSIG = 1
+START_SECONDS = 20.0
+EXEC_POLL_SECONDS = 0.0002
+END_SECONDS = 5.0
+
+_libc = ctypes.CDLL(None)
+_prctl = _libc.prctl
+
+
+class Workload:
+    """`pid` is the workload's as the host sees it; `outer` our child (bubblewrap)."""
+
+    def __init__(self, outer: int, pipe: int) -> None:
+        self.outer = outer
+        self.pipe = pipe
+        self.outer_fd = os.pidfd_open(outer)
+        self.pid = 0
+        self.pidfd = -1
+        self._outer_status: int | None = None
+
+    @classmethod
+    def start(cls, engine: Engine, spec: dict) -> "Workload":  # type: ignore[type-arg]
+        """Start and wait until the workload's own program runs, or has ended already.
+
+        Raises EngineError with what bubblewrap said when it does not get that far.
+        """
+        info_read, info_write = os.pipe2(os.O_CLOEXEC)
+        argv, env = engine.command(spec, info_write)
+        out_read, out_write = os.pipe2(os.O_CLOEXEC)
+        me = os.getpid()
+        encoded = [os.fsencode(word) for word in argv]
+        encoded_env = {os.fsencode(key): os.fsencode(value) for key, value in env.items()}
+        pid = os.fork()
+        if pid == 0:
+            _become(encoded, encoded_env, me, out_write, info_write)
+        os.close(info_write)
+        os.close(out_write)
+        os.set_blocking(out_read, False)
+        workload = cls(pid, out_read)
+        try:
+            workload._find(info_read)
+        finally:
+            os.close(info_read)
+        return workload
+
+    # -- finding
+
+    def _find(self, info: int) -> None:
+        """From bubblewrap's report of its init to the workload below it."""
+        deadline = time.monotonic() + START_SECONDS
+        init = self._init_pid(info, deadline)
+        while init is not None and time.monotonic() < deadline:
+            child = _only_child(init)
+            if child is not None and self._adopt(child, init):
+                self._await_exec(deadline)
+                return
+            if self._outer_ended(0):
+                break
+            time.sleep(EXEC_POLL_SECONDS)
+        self._outer_ended(END_SECONDS)
+
+    def _init_pid(self, info: int, deadline: float) -> int | None:
+        data = b""
+        while time.monotonic() < deadline:
+            ready, _, _ = select.select([info], [], [], 0.5)
+            if not ready:
+                continue
+            chunk = os.read(info, 4096)
+            if not chunk:
+                break
+            data += chunk
+        try:
+            return int(json.loads(data)["child-pid"])
+        except (ValueError, KeyError, TypeError):
+            return None
+
+    def _adopt(self, child: int, init: int) -> bool:
+        """Hold the workload by a pidfd that was verified after it was opened."""
+        try:
+            pidfd = os.pidfd_open(child)
+        except OSError:
+            return False
+        if _only_child(init) != child and _is_alive(init):
+            os.close(pidfd)
+            return False
+        self.pid, self.pidfd = child, pidfd
+        return True
+
+    def _await_exec(self, deadline: float) -> None:
+        """Until the process is no longer bubblewrap by its memory map's program, or is gone."""
+        wrapper = _program(self.outer)
+        while time.monotonic() < deadline:
+            program = _program(self.pid)
+            if program is None or (wrapper is not None and program != wrapper):
+                return
+            time.sleep(EXEC_POLL_SECONDS)
+
+    # -- life
+
+    def signal(self, number: int) -> None:
+        """To the workload; when it was never found, SIGKILL ends the wrapper."""
+        try:
+            if self.pidfd >= 0:
+                signal.pidfd_send_signal(self.pidfd, number)
+            elif number in (signal.SIGKILL, signal.SIGTERM):
+                signal.pidfd_send_signal(self.outer_fd, signal.SIGKILL)
+        except OSError:
+            pass
+
+    def status(self) -> tuple[int, bool]:
+        """(raw wait status, is it certain). Call once the workload or its wrapper has ended."""
+        raw = exit_status(self.pidfd) if self.pidfd >= 0 else None
+        if raw is not None:
+            return raw, True
+        self._outer_ended(END_SECONDS)
+        return _unfold(self._outer_status)
+
+    def finish(self) -> None:
+        """The whole tree is gone when this returns: the namespace dies with its init."""
+        if not self._outer_ended(0.05):
+            try:
+                signal.pidfd_send_signal(self.outer_fd, signal.SIGKILL)
+            except OSError:
+                pass
+            self._outer_ended(END_SECONDS)
+
+    def _outer_ended(self, seconds: float) -> bool:
+        if self._outer_status is not None:
+            return True
+        ready = select.select([self.outer_fd], [], [], seconds)[0]
+        if ready:
+            _, self._outer_status = os.waitpid(self.outer, 0)
+        return bool(ready)
+
+
+def _unfold(raw: int | None) -> tuple[int, bool]:
+    """bubblewrap's own end: its code 128 + n stands for signal n, or for exit code 128 + n."""
+    if raw is None:
+        return 9, False
+    if os.WIFSIGNALED(raw):
+        return raw, True
+    code = os.WEXITSTATUS(raw)
+    if 128 < code <= 192:
+        return code - 128, False
+    return raw, True
+
+
+def _become(argv: list, env: dict, shim: int, out: int, info: int) -> None:  # type: ignore[type-arg]
+    """In the child: never returns."""
+    try:
+        for number in range(1, 65):
+            if number not in (signal.SIGKILL, signal.SIGSTOP, 32, 33):
+                signal.signal(number, signal.SIG_DFL)
+        _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != shim:  # it died before the line above took effect
+            os._exit(127)
+        null = os.open("/dev/null", os.O_RDONLY)
+        os.dup2(null, 0)
+        os.dup2(out, 1)
+        os.dup2(out, 2)
+        os.set_inheritable(info, True)
+        if info > 3:
+            os.closerange(3, info)
+        os.closerange(info + 1, 1024)
+        os.execve(argv[0], argv, env)
+    except OSError as error:
+        os.write(2, b"bwrap: cannot execute %s: %s\n" % (argv[0], os.strerror(error.errno or 0).encode()))
+    finally:
+        os._exit(127)
+
+
+def _only_child(pid: int) -> int | None:
+    try:
+        with open(f"/proc/{pid}/task/{pid}/children", "rb") as file:
+            words = file.read().split()
+    except OSError:
+        return None
+    return int(words[0]) if words else None
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[0] not in (b"Z", b"X")
+    except OSError:
+        return False
+
+
+def _program(pid: int) -> str | None:
+    try:
+        return os.readlink(f"/proc/{pid}/exe")
+    except OSError:
+        return None
+
+
+def complain(console_tail: bytes, argv0: str) -> EngineError:
+    """Why bubblewrap did not start the workload, from the last thing it said."""
+    lines = [line for line in console_tail.decode("utf-8", "replace").splitlines() if line.startswith("bwrap: ")]
+    said = lines[-1].removeprefix("bwrap: ") if lines else "it said nothing"
+    if said.startswith("execvp"):
+        return EngineError("not_found", f"command {argv0!r} cannot be executed in the box: {said.partition(': ')[2]}")
+    if "overlay" in said:
+        return EngineError("unsupported", f"a copy-on-write layer cannot be mounted on rootfs_path here: {said}")
+    return EngineError("engine", f"bubblewrap could not start the sandbox: {said}")

@@ -1,0 +1,334 @@
+"""The single-threaded process that forks shims; the pre-exec hook lives here and nowhere else.
+
+Run by the daemon as `python -m boxlited.supervisor.spawner SOCKET_FD LOCK_FD`. Owns fork,
+hook and reaping. Must stay single-threaded, never block on a child, and die only with its
+socket: it exits when the daemon's end is closed, and shims live on. Standard library only.
+
+A child keeps its copies of the socket and of the lock until `shim.pid` is written, so the
+end of the socket and the release of the lock both prove that no fork is in flight.
+"""
+
+import array
+import errno
+import fcntl
+import gc
+import json
+import os
+import resource
+import select
+import signal
+import socket
+import sys
+
+from boxlited.failpoints import hit
+from boxlited.shim import main as shim_main
+from boxlited.supervisor.pidfile import PidFileWriter, PidRecord
+
+PROTOCOL_VERSION = 1
+MAX_MESSAGE = 65536
+MAX_QUEUED = 4096
+READY_FD = 3
+IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE)
+COMM = b"boxlited-spawn"
+SHIM_COMM = b"boxlited-shim"
+RLIMITS = {
+    name.removeprefix("RLIMIT_").lower(): getattr(resource, name)
+    for name in dir(resource)
+    if name.startswith("RLIMIT_")
+}
+
+
+class HookFailed(Exception):
+    """A stage of the hook failed; travels as (stage, errno) over a pipe of our own."""
+
+    def __init__(self, stage, number):  # type: ignore[no-untyped-def]
+        super().__init__(stage)
+        self.stage = stage
+        self.errno = number
+
+
+class Job:
+    """One fork whose hook has not reported yet."""
+
+    __slots__ = ("data", "pid", "pidfd", "seq")
+
+    def __init__(self, seq: int, pid: int, pidfd: int) -> None:
+        self.seq = seq
+        self.pid = pid
+        self.pidfd = pidfd
+        self.data = b""
+
+
+class Spawner:
+    """The poll loop: requests, reports of hooks, ends of children."""
+
+    def __init__(self, sock: socket.socket, lock_fd: int) -> None:
+        self._sock = sock
+        self._lock_fd = lock_fd
+        self._poll = select.poll()
+        self._jobs: dict[int, Job] = {}  # by the hook's report pipe
+        self._children: dict[int, int] = {}  # pid -> seq
+        self._failed: set[int] = set()
+        self._queue: list[tuple[bytes, list[int]]] = []
+        self._wake, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+
+    def serve(self) -> None:
+        """Until the daemon's end of the socket is closed."""
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
+        self._poll.register(self._sock, select.POLLIN)
+        self._poll.register(self._wake, select.POLLIN)
+        self._send({"op": "hello", "pid": os.getpid(), "version": PROTOCOL_VERSION})
+        while True:
+            for fd, events in self._poll.poll():
+                if fd == self._sock.fileno():
+                    if events & select.POLLOUT:
+                        self._flush()
+                    if events & (select.POLLIN | select.POLLHUP | select.POLLERR) and not self._receive():
+                        return
+                elif fd == self._wake:
+                    self._drain_wake()
+                    self._reap()
+                elif fd in self._jobs:
+                    self._report(fd)
+
+    # -- requests
+
+    def _receive(self) -> bool:
+        try:
+            data, ancillary, _flags, _address = self._sock.recvmsg(
+                MAX_MESSAGE, socket.CMSG_SPACE(4 * 8), socket.MSG_CMSG_CLOEXEC
+            )
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        if not data:
+            return False
+        fds = _received(ancillary)
+        try:
+            request = json.loads(data)
+            self._spawn(request, fds)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            self._send({"op": "failed", "seq": _seq_of(data), "stage": "request", "errno": errno.EINVAL})
+        finally:
+            for fd in fds:
+                os.close(fd)
+        return True
+
+    def _spawn(self, request: dict, fds: list[int]) -> None:  # type: ignore[type-arg]
+        if request["op"] != "spawn" or len(fds) != 3:
+            raise ValueError("not a spawn request")
+        seq = request["seq"]
+        hook = Hook(request, fds)  # everything that may allocate or fail happens before the fork
+        report_read, report_write = os.pipe2(os.O_CLOEXEC)
+        try:
+            hit("spawner.before_fork")
+            pid = os.fork()
+        except OSError as error:
+            os.close(report_read)
+            os.close(report_write)
+            self._send({"op": "failed", "seq": seq, "stage": "fork", "errno": error.errno})
+            return
+        if pid == 0:
+            hook.run(report_write)
+        os.close(report_write)
+        hit("spawner.after_fork")
+        os.set_blocking(report_read, False)
+        self._children[pid] = seq
+        self._jobs[report_read] = Job(seq, pid, os.pidfd_open(pid))
+        self._poll.register(report_read, select.POLLIN)
+
+    # -- reports
+
+    def _report(self, fd: int) -> None:
+        """The hook's pipe up to its end: `ok START_TIME`, then or instead `STAGE ERRNO`, or nothing."""
+        job = self._jobs[fd]
+        try:
+            while chunk := os.read(fd, 512):
+                job.data += chunk
+        except BlockingIOError:
+            return
+        self._poll.unregister(fd)
+        os.close(fd)
+        del self._jobs[fd]
+        words = job.data.splitlines()[-1].split() if job.data else []
+        if len(words) == 2 and words[0] == b"ok":
+            message = {"op": "spawned", "seq": job.seq, "pid": job.pid, "start_time": int(words[1])}
+            self._send(message, [job.pidfd])
+            return
+        os.close(job.pidfd)
+        self._failed.add(job.pid)
+        stage, number = (words[0].decode(), int(words[1])) if len(words) == 2 else ("hook", errno.ESRCH)
+        self._send({"op": "failed", "seq": job.seq, "stage": stage, "errno": number})
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            for fd in [fd for fd, job in self._jobs.items() if job.pid == pid]:
+                self._report(fd)  # its report, or its end, comes before the end of the process
+            seq = self._children.pop(pid, None)
+            if pid in self._failed:
+                self._failed.discard(pid)
+            elif seq is not None:
+                self._send({"op": "exited", "pid": pid, "seq": seq, "status": status})
+
+    def _drain_wake(self) -> None:
+        try:
+            while os.read(self._wake, 512):
+                pass
+        except BlockingIOError:
+            pass
+
+    # -- answers
+
+    def _send(self, message: dict, fds: list[int] | None = None) -> None:  # type: ignore[type-arg]
+        if len(self._queue) < MAX_QUEUED:
+            self._queue.append((json.dumps(message).encode(), fds or []))
+        self._flush()
+
+    def _flush(self) -> None:
+        while self._queue:
+            data, fds = self._queue[0]
+            ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+            try:
+                self._sock.sendmsg([data], ancillary)
+            except BlockingIOError:
+                self._poll.modify(self._sock, select.POLLIN | select.POLLOUT)
+                return
+            except OSError:  # the daemon is gone; the end of the socket follows
+                pass
+            for fd in fds:
+                os.close(fd)
+            del self._queue[0]
+        self._poll.modify(self._sock, select.POLLIN)
+
+
+class Hook:
+    """What the child does between fork and its shim: everything computed beforehand, bare system calls."""
+
+    def __init__(self, request: dict, fds: list[int]) -> None:  # type: ignore[type-arg]
+        self._fds = fds
+        self._writer = PidFileWriter(request["pid_file"])
+        self._cgroups = [os.fsencode(path) + b"/cgroup.procs" for path in request["cgroups"]]
+        self._rlimits = [(RLIMITS[name], (pair[0], pair[1])) for name, pair in request["rlimits"].items()]
+        argv = request["argv"]
+        self._argv = None if argv is None else [os.fsencode(word) for word in argv]
+        self._env = {os.fsencode(key): os.fsencode(value) for key, value in request["env"].items()}
+
+    def run(self, report: int) -> None:
+        """Never returns: becomes the shim, or reports (stage, errno) and exits with 127."""
+        stage = "setsid"
+        try:
+            os.setsid()
+            stage = "signals"
+            _reset_signals()
+            stage = "stdio"
+            report = self._arrange_fds(report)
+            stage = "cgroup"
+            for path in self._cgroups:
+                _write_file(path, b"0")
+            stage = "rlimits"
+            for which, limits in self._rlimits:
+                resource.setrlimit(which, limits)
+            stage = "pid_file"
+            hit("hook.before_pid_file")
+            record = PidRecord.current()
+            self._writer.write(record)
+            hit("hook.after_pid_file")
+            stage = "close_fds"
+            _close_all_but(report)  # the lock's and the socket's copies go only now
+            stage = "exec"
+            self._become_shim(report, record)
+        except OSError as error:
+            _write_all(report, b"%s %d\n" % (stage.encode(), error.errno or errno.EIO))
+        except ValueError:  # setrlimit above the hard limit
+            _write_all(report, b"%s %d\n" % (stage.encode(), errno.EINVAL))
+        finally:
+            os._exit(127)
+
+    def _arrange_fds(self, report: int) -> int:
+        """0 spec, 1 /dev/null, 2 the shim's stderr, 3 the ready pipe, 4 the report pipe."""
+        null = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
+        moved = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 64) for fd in (self._fds[0], null, *self._fds[1:], report)]
+        for target, fd in enumerate(moved):
+            os.dup2(fd, target, inheritable=target != 4)
+        return 4
+
+    def _become_shim(self, report: int, record: PidRecord) -> None:
+        """Says ok and ends the report: by closing it, or by an exec that closes it; a failed exec adds its errno."""
+        _write_all(report, b"ok %d\n" % (record.start_time or 0))
+        if self._argv is not None:
+            os.execvpe(self._argv[0], self._argv, self._env)
+        os.close(report)
+        _write_file(b"/proc/self/comm", SHIM_COMM)
+        os._exit(shim_main.run())
+
+
+def _reset_signals() -> None:
+    signal.set_wakeup_fd(-1)
+    for number in (signal.SIGCHLD, *IGNORED):
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+
+
+def _close_all_but(report: int) -> None:
+    os.closerange(READY_FD + 2, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    assert report == READY_FD + 1
+
+
+def _write_file(path: bytes, data: bytes) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, data)
+    finally:
+        os.close(fd)
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    try:
+        os.write(fd, data)
+    except OSError:
+        pass
+
+
+def _received(ancillary: list) -> list[int]:  # type: ignore[type-arg]
+    fds = array.array("i")
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
+    return list(fds)
+
+
+def _seq_of(data: bytes) -> int:
+    try:
+        return int(json.loads(data)["seq"])
+    except (ValueError, KeyError, TypeError):
+        return 0
+
+
+def main() -> int:
+    """Entry point. Signals of a terminal do not concern us: only the end of the socket does."""
+    sock = socket.socket(fileno=int(sys.argv[1]))
+    sock.setblocking(False)
+    lock_fd = int(sys.argv[2])
+    os.set_inheritable(sock.fileno(), False)
+    os.set_inheritable(lock_fd, False)
+    for number in IGNORED:
+        signal.signal(number, signal.SIG_IGN)
+    _write_file(b"/proc/self/comm", COMM)
+    shim_main.warm_up()
+    gc.collect()
+    gc.disable()
+    gc.freeze()
+    Spawner(sock, lock_fd).serve()
+    return 0
+
+
+if __name__ == "__main__":
+    os._exit(main())

@@ -1,0 +1,249 @@
+"""Runs the real daemon in a temporary home, kills it, restarts it; and the oracle after each fault.
+
+Every process that a test made is found again through the home's own path and ended by pidfd.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+from boxlited.client.client import Client
+from boxlited.errors import BoxlitedError
+
+READY_SECONDS = 30.0
+DEADLINE_SECONDS = 30.0
+FOREVER = ["/bin/sleep", "987654"]
+STABLE_KEYS = ("box_id", "name", "status", "desired", "pid", "run_id", "stop_cause", "failure_reason", "exit_code")
+
+T = TypeVar("T")
+
+
+def until(look: Callable[[], T], what: str, seconds: float = DEADLINE_SECONDS) -> T:
+    """Poll until `look` gives something true; fails with `what` at the deadline."""
+    end = time.monotonic() + seconds
+    while True:
+        value = look()
+        if value:
+            return value
+        assert time.monotonic() < end, f"timed out: {what}"
+        time.sleep(0.005)
+
+
+def is_alive(pid: int) -> bool:
+    """Alive and no zombie."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return stat.rpartition(")")[2].split()[0] not in ("Z", "X")
+
+
+def kill_pid(pid: int) -> None:
+    """SIGKILL through a pidfd; refuses what is never ours."""
+    assert pid > 1
+    assert pid != os.getpid()
+    with suppress(ProcessLookupError):
+        pidfd = os.pidfd_open(pid)
+        try:
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        finally:
+            os.close(pidfd)
+
+
+class Daemon:
+    """One home and the daemon that serves it. `close` leaves no process and no file."""
+
+    def __init__(self, config: str | None = None) -> None:
+        self.root = Path(tempfile.mkdtemp(prefix="bxt"))
+        self.home = self.root / "home"
+        self.socket = self.root / "s" / "boxlited.sock"
+        self.log = self.root / "daemon.log"
+        self.config: Path | None = None
+        if config is not None:
+            self.config = self.root / "boxlited.toml"
+            self.config.write_text(config)
+        self.process: subprocess.Popen[bytes] | None = None
+        self.sentinels = [subprocess.Popen(["sleep", "300"]) for _ in range(2)]
+        self._client: Client | None = None
+
+    # -- life
+
+    def launch(self, env: Mapping[str, str] | None = None, arguments: list[str] | None = None) -> None:
+        """Start the daemon without waiting for it."""
+        argv = [sys.executable, "-m", "boxlited.cli.boxlited", "serve", "--home", str(self.home)]
+        argv += ["--socket", str(self.socket), "--log-format", "json", *(arguments or [])]
+        if self.config is not None:
+            argv += ["--config", str(self.config)]
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, **(env or {})}
+            )
+
+    def start(self, env: Mapping[str, str] | None = None, arguments: list[str] | None = None) -> Daemon:
+        """Start the daemon and wait until it answers."""
+        self.launch(env, arguments)
+        self.wait_ready()
+        return self
+
+    def wait_ready(self) -> None:
+        until(self._answers, f"the daemon gets ready; its log:\n{self.log_text()[-3000:]}", READY_SECONDS)
+
+    def _answers(self) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None, f"the daemon ended early:\n{self.log_text()[-3000:]}"
+        try:
+            self.client.get_ready()
+        except BoxlitedError:
+            return False
+        return True
+
+    def kill9(self) -> None:
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+        self.drop_client()
+
+    def wait_killed(self) -> None:
+        """Wait until a failpoint has killed the daemon."""
+        assert self.process is not None
+        assert self.process.wait(timeout=DEADLINE_SECONDS) == -signal.SIGKILL, self.log_text()[-2000:]
+        self.drop_client()
+
+    def stop(self) -> int:
+        """SIGTERM and wait: the boxes live on."""
+        assert self.process is not None
+        self.process.terminate()
+        code = self.process.wait(timeout=DEADLINE_SECONDS)
+        self.drop_client()
+        return code
+
+    def restart_after_kill(self, env: Mapping[str, str] | None = None) -> None:
+        self.kill9()
+        self.start(env)
+
+    def close(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+        if self.process is not None:
+            self.process.wait()
+        self.drop_client()
+        for _box, pid in self.shims():
+            kill_pid(pid)
+        until(lambda: not self.shims(), "shims end")
+        for sentinel in self.sentinels:
+            sentinel.kill()
+            sentinel.wait()
+        until(lambda: not self.own_processes(), f"processes end: {self.own_processes()}")
+        shutil.rmtree(self.root, ignore_errors=True)
+
+    def __enter__(self) -> Daemon:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # -- looking
+
+    @property
+    def client(self) -> Client:
+        if self._client is None:
+            self._client = Client(self.socket)
+        return self._client
+
+    def drop_client(self) -> None:
+        if self._client is not None:
+            self._client.close()
+        self._client = None
+
+    def log_text(self) -> str:
+        return self.log.read_text(errors="replace") if self.log.exists() else ""
+
+    def box_dir(self, box_id: str) -> Path:
+        return self.home / "boxes" / box_id
+
+    def shims(self) -> list[tuple[str, int]]:
+        """(box id, pid) of every live shim of this home, read off the system, not off the daemon."""
+        found = []
+        boxes = str(self.home / "boxes") + "/"
+        for pid in _pids():
+            with suppress(OSError):
+                target = os.readlink(f"/proc/{pid}/fd/2")
+                comm = Path(f"/proc/{pid}/comm").read_text().strip()
+                if boxes in target and comm == "boxlited-shim" and is_alive(pid):
+                    found.append((target.partition(boxes)[2].split("/")[0], pid))
+        return found
+
+    def own_processes(self) -> list[int]:
+        """Everything alive that holds or was started with a path of this home."""
+        found = []
+        mark = str(self.root).encode()
+        for pid in _pids():
+            with suppress(OSError):
+                if mark in Path(f"/proc/{pid}/cmdline").read_bytes() and is_alive(pid) and pid != os.getpid():
+                    found.append(pid)
+        return found
+
+    # -- boxes
+
+    def create(self, cmd: list[str] | None = None, **spec: Any) -> dict[str, Any]:
+        return dict(self.client.create({"image": "host", "cmd": cmd or FOREVER, **spec}))
+
+    def run(self, cmd: list[str] | None = None, **spec: Any) -> dict[str, Any]:
+        box = self.create(cmd, **spec)
+        return dict(self.client.start(box["box_id"]))
+
+    def get(self, ref: str) -> dict[str, Any]:
+        return dict(self.client.get(ref))
+
+    def wait_status(self, ref: str, *statuses: str) -> dict[str, Any]:
+        return until(
+            lambda: (lambda box: box if box["status"] in statuses else None)(self.get(ref)),
+            f"box {ref} becomes {statuses}",
+        )
+
+    def table(self) -> dict[str, dict[str, Any]]:
+        """What must not change when nothing happens."""
+        return {box["box_id"]: {key: box.get(key) for key in STABLE_KEYS} for box in self.client.list()}  # type: ignore[attr-defined]
+
+    # -- the oracle
+
+    def check_oracle(self, acknowledged: Mapping[str, str | None] | None = None) -> None:
+        """The six invariants after a fault. `acknowledged`: box id -> status that was answered, if any."""
+        for sentinel in self.sentinels:
+            assert sentinel.poll() is None, "1: a stranger was signalled"
+        before = self.table()
+        shims = self.shims()
+        owners = [box_id for box_id, _pid in shims]
+        assert len(owners) == len(set(owners)), f"2: two live shims of one box: {shims}"
+        for box_id, pid in shims:
+            assert box_id in before, f"3: live shim {pid} of {box_id} is not listed"
+            row = before[box_id]
+            assert row["status"] in ("running", "stopping", "unknown"), f"3: live shim {pid}, row {row}"
+            if row["status"] == "running":
+                assert row["pid"] == pid
+        for row in before.values():
+            if row["status"] == "running":
+                assert (row["box_id"], row["pid"]) in shims, f"3: said running without a shim: {row}"
+        for box_id, status in (acknowledged or {}).items():
+            assert box_id in before, f"4: acknowledged box {box_id} is lost"
+            assert status is None or before[box_id]["status"] == status, f"4: {before[box_id]} is not {status}"
+        self.restart_after_kill()
+        assert self.table() == before, "5: a second restart changed something"
+        assert self.shims() == shims, "5: a second restart changed the shims"
+        on_disk = {entry.name for entry in (self.home / "boxes").iterdir()}
+        present = {box_id for box_id, row in before.items() if row["stop_cause"] != "directory_missing"}
+        assert on_disk == present, "6: directories and rows differ"
+
+
+def _pids() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
