@@ -182,7 +182,10 @@ class Store:
                 self._keys[idempotency[0]] = (box.box_id, idempotency[1])
             self._broadcast.publish(numbered[0])
 
-        await self._writer.submit(Write(build, done, lambda _error: self._names.pop(box.name, None)))
+        def release(_error: DatabaseError) -> None:
+            self._names.pop(box.name, None)
+
+        await self._writer.submit(Write(build, done, release))
         return box
 
     async def update(

@@ -123,6 +123,9 @@ class Reconciler:
             except BoxlitedError as error:
                 log.error("box could not be settled", box_id=box.box_id, error=error.message)
                 return _entry(box, None, None, f"failed: {error.message}")
+            except Exception:  # a bug that one box meets must not take the daemon from the others
+                log.exception("bug while looking at a box", box_id=box.box_id)
+                return _entry(box, None, None, "failed: a bug; see the daemon's log")
 
     async def _look_at(self, box: Box, *, dry_run: bool) -> dict[str, Any]:
         if dry_run:

@@ -388,7 +388,7 @@ class Supervisor:
 
     async def _create_durably(self, box: Box, key: str | None) -> Box:
         """Directory and config first, then the row: a kill in between leaves nothing acknowledged."""
-        config = BoxFile(box_id=box.box_id, name=box.name, created_at=box.created_at, spec=box.spec)
+        config = BoxFile(box_id=str(box.box_id), name=box.name, created_at=box.created_at, spec=box.spec)
         await trio.to_thread.run_sync(self._directories.create, config)
         hit("create.after_directory")
         event = EventDraft(kind=EventKind.CREATED, box_id=box.box_id, name=box.name)
@@ -415,12 +415,12 @@ class Supervisor:
         """Run a command to its end in the supervisor's nursery, whatever becomes of the caller."""
         done = trio.Event()
         outcome: list[T] = []
-        problem: list[BoxlitedError] = []
+        problem: list[Exception] = []
 
         async def run() -> None:
             try:
                 outcome.append(await command())
-            except BoxlitedError as error:
+            except Exception as error:  # also a bug: it belongs to this caller, not to the daemon
                 problem.append(error)
             finally:
                 done.set()
@@ -447,6 +447,8 @@ class Supervisor:
                 return
             except BoxlitedError as error:
                 log.warning("box could not be settled", box_id=box_id, request=request.value, error=error.message)
+            except Exception:  # a bug that one box meets must not take the daemon from the others
+                log.exception("bug while settling a box", box_id=box_id, request=request.value)
 
     async def _restart_due(self, box_id: BoxID) -> None:
         self._ledger.counters["policy_restarts"] += 1

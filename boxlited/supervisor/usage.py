@@ -51,7 +51,8 @@ class UsageReader:
 
     def _tree(self, pid: int) -> list[psutil.Process]:
         """The shim and all below it; ends that are met on the way are left out."""
-        found, todo = [], [pid]
+        found: list[psutil.Process] = []
+        todo = [pid]
         while todo and len(found) < MAX_PROCESSES:
             current = todo.pop()
             try:
