@@ -45,6 +45,11 @@ class Box(msgspec.Struct, frozen=True, kw_only=True):
     failure_reason: str | None
     restart_count: int
     run_id: str | None
+    ended_at: datetime | None
+    exit_signal: str | None
+    error_kind: str | None
+    warning: str | None
+    not_applied: list[str]
 
 
 class BoxPage(msgspec.Struct, frozen=True):
@@ -148,6 +153,11 @@ def box_view(box: model.Box, host: HostSize) -> Box:
         failure_reason=box.failure_reason,
         restart_count=box.restart_count,
         run_id=box.run_id,
+        ended_at=None if box.ended_at is None else moment(box.ended_at),
+        exit_signal=box.exit_signal,
+        error_kind=box.error_kind,
+        warning=box.warning,
+        not_applied=list(box.not_applied),
     )
 
 

@@ -96,7 +96,7 @@ class Transport:
 
 
 class ByteStream:
-    """The body of a streamed reply: iterate over it once, and close it."""
+    """The body of a streamed reply: iterate over it once. Read to its end it closes itself."""
 
     def __init__(self, connection: http.client.HTTPConnection, reply: http.client.HTTPResponse, operation: str) -> None:
         self._connection = connection
@@ -107,6 +107,7 @@ class ByteStream:
         """Chunks as they arrive. Raises ConnectionLost when the end is not the daemon's word."""
         while chunk := self._next():
             yield chunk
+        self.close()
 
     def _next(self) -> bytes:
         with _translated(self._operation):

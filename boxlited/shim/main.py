@@ -13,7 +13,7 @@ from boxlited.failpoints import hit
 from boxlited.shim.console import Console
 from boxlited.shim.engines import engine_of
 from boxlited.shim.engines.base import EngineError, workload_argv
-from boxlited.shim.workload import Workload, complain
+from boxlited.shim.workload import Workload, complain, says_not_executed
 from boxlited.supervisor.exitfile import ExitInfo, stash, write_exit_file
 
 MAX_SPEC_BYTES = 4 << 20
@@ -63,9 +63,8 @@ def _live(spec: dict, signals: int) -> ExitInfo:  # type: ignore[type-arg]
     hit("shim.before_workload")
     workload = Workload.start(engine_of(spec), spec)
     hit("shim.after_workload")
-    seen = Tail()
-    if workload.pidfd < 0:
-        _explain_failed_start(spec, workload, console, seen)
+    if not workload.exec_seen:
+        _check_failed_start(spec, workload, console)
     _say({"ready": True, "workload_pid": workload.pid, "not_applied": []})
     _serve(spec, workload, console, signals)
     raw, certain = workload.status()
@@ -89,11 +88,13 @@ class Tail:
             return
 
 
-def _explain_failed_start(spec: dict, workload: Workload, console: Console, seen: Tail) -> None:  # type: ignore[type-arg]
-    """bubblewrap ended, or told nothing: its last words are the reason."""
+def _check_failed_start(spec: dict, workload: Workload, console: Console) -> None:  # type: ignore[type-arg]
+    """It ended before its program was seen: a very short life, or bubblewrap's last words say why."""
     workload.finish()
+    seen = Tail()
     seen.pump(workload.pipe, console)
-    raise complain(seen.data, workload_argv(spec)[0])
+    if workload.pidfd < 0 or says_not_executed(seen.data):
+        raise complain(seen.data, workload_argv(spec)[0])
 
 
 def _serve(spec: dict, workload: Workload, console: Console, signals: int) -> None:  # type: ignore[type-arg]

@@ -18,6 +18,7 @@ PR_SET_PDEATHSIG = 1
 START_SECONDS = 20.0
 EXEC_POLL_SECONDS = 0.0002
 END_SECONDS = 5.0
+WRAPPER_COMM = "bwrap\n"
 
 _libc = ctypes.CDLL(None)
 _prctl = _libc.prctl
@@ -32,6 +33,7 @@ class Workload:
         self.outer_fd = os.pidfd_open(outer)
         self.pid = 0
         self.pidfd = -1
+        self.exec_seen = False  # another program than bubblewrap was seen in the workload's process
         self._outer_status: int | None = None
 
     @classmethod
@@ -104,10 +106,13 @@ class Workload:
 
     def _await_exec(self, deadline: float) -> None:
         """Until the process is no longer bubblewrap by its memory map's program, or is gone."""
-        wrapper = _program(self.outer)
+        wrappers = {_program(self.outer), WRAPPER_COMM}
         while time.monotonic() < deadline:
             program = _program(self.pid)
-            if program is None or (wrapper is not None and program != wrapper):
+            if program is None:
+                return
+            if program not in wrappers:
+                self.exec_seen = True
                 return
             time.sleep(EXEC_POLL_SECONDS)
 
@@ -203,10 +208,23 @@ def _is_alive(pid: int) -> bool:
 
 
 def _program(pid: int) -> str | None:
+    """The program that a process runs; its name where the path may not be read; None when it is gone."""
     try:
         return os.readlink(f"/proc/{pid}/exe")
+    except PermissionError:
+        pass
     except OSError:
         return None
+    try:
+        with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except OSError:
+        return None
+
+
+def says_not_executed(console_tail: bytes) -> bool:
+    """Whether bubblewrap's last word is that the command could not be executed."""
+    return console_tail.rstrip(b"\n").rpartition(b"\n")[2].startswith(b"bwrap: execvp ")
 
 
 def complain(console_tail: bytes, argv0: str) -> EngineError:

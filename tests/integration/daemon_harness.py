@@ -102,7 +102,7 @@ class Daemon:
         assert self.process is not None
         assert self.process.poll() is None, f"the daemon ended early:\n{self.log_text()[-3000:]}"
         try:
-            self.client.get_ready()
+            self.client.health()
         except BoxlitedError:
             return False
         return True

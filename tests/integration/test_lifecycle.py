@@ -1,0 +1,279 @@
+"""The life of a box through the real daemon: create, start, stop, crash, restart policy, logs."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from boxlited.errors import InvalidArgument, InvalidState, NotFound, Unsupported
+from tests.integration.daemon_harness import Daemon, is_alive, kill_pid, until
+
+CONFIG = "[engines]\nenabled = ['sandbox', 'process']\n[reconcile]\nperiod_seconds = 0.5\n"
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Daemon]:
+    with Daemon(CONFIG) as daemon:
+        yield daemon.start()
+
+
+def descendants(pid: int) -> list[int]:
+    found: list[int] = []
+    todo = [pid]
+    while todo:
+        current = todo.pop()
+        try:
+            children = Path(f"/proc/{current}/task/{current}/children").read_text().split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        found += [int(child) for child in children]
+        todo += [int(child) for child in children]
+    return found
+
+
+def workload_of(shim: int) -> int:
+    """The innermost process below a shim."""
+    return until(lambda: len(descendants(shim)) >= 3 and descendants(shim)[-1], "the workload appears")
+
+
+@pytest.mark.parametrize("engine", ["sandbox", "process"])
+def test_create_start_stop_remove(shared: Daemon, engine: str) -> None:
+    box = shared.run(engine=engine)
+    assert box["status"] == "running"
+    assert (box["box_id"], box["pid"]) in shared.shims()
+    recorded = (shared.box_dir(box["box_id"]) / "shim.pid").read_text().split()
+    assert int(recorded[0]) == box["pid"]
+    tree = descendants(box["pid"])
+    stopped = shared.client.stop(box["box_id"])
+    assert (stopped["status"], stopped["stop_cause"]) == ("stopped", "user")
+    assert not any(is_alive(pid) for pid in [box["pid"], *tree])
+    shared.client.remove(box["box_id"])
+    with pytest.raises(NotFound):
+        shared.client.get(box["box_id"])
+    assert not shared.box_dir(box["box_id"]).exists()
+
+
+def test_start_is_idempotent_when_running(shared: Daemon) -> None:
+    box = shared.run()
+    assert shared.client.start(box["box_id"])["pid"] == box["pid"]
+    shared.client.remove(box["box_id"], force=True)
+
+
+@pytest.mark.parametrize(
+    ("script", "status", "code", "signal_name"),
+    [
+        ("exit 0", "stopped", 0, None),
+        ("exit 3", "stopped", 3, None),
+        ("exit 137", "stopped", 137, None),
+        ("kill -9 $$", "failed", 137, "SIGKILL"),
+        ("kill -ABRT $$", "failed", 134, "SIGABRT"),
+        ("kill -SEGV $$", "failed", 139, "SIGSEGV"),
+    ],
+)
+@pytest.mark.parametrize("engine", ["sandbox", "process"])
+def test_each_end_is_told_apart(
+    shared: Daemon, engine: str, script: str, status: str, code: int, signal_name: str | None
+) -> None:
+    box = shared.run(["/bin/sh", "-c", f"sleep 0.05; {script}"], engine=engine)
+    ended = shared.client.wait(box["box_id"], 20)
+    assert (ended["status"], ended["exit_code"]) == (status, code)
+    row = shared.get(box["box_id"])
+    assert row["exit_signal"] == signal_name
+    if signal_name is not None:
+        assert signal_name in row["failure_reason"]
+        assert signal_name in shared.client.crash(box["box_id"])["user_message"]
+    shared.client.remove(box["box_id"])
+
+
+def test_workload_killed_from_outside_is_failed_and_says_why(shared: Daemon) -> None:
+    box = shared.run()
+    kill_pid(workload_of(box["pid"]))
+    row = shared.wait_status(box["box_id"], "failed")
+    assert row["stop_cause"] == "crashed"
+    assert "SIGKILL" in row["failure_reason"]
+    shared.client.remove(box["box_id"])
+
+
+def test_command_that_is_not_there_fails_the_start_with_its_name(shared: Daemon) -> None:
+    box = shared.create(["no-such-command"])
+    with pytest.raises(InvalidArgument, match="no-such-command"):
+        shared.client.start(box["box_id"])
+    row = shared.get(box["box_id"])
+    assert (row["status"], row["stop_cause"]) == ("failed", "start_failed")
+    assert "no-such-command" in row["failure_reason"]
+    assert not [pid for owner, pid in shared.shims() if owner == box["box_id"]]
+    shared.client.remove(box["box_id"])
+
+
+def test_start_after_a_crash_stashes_the_evidence(shared: Daemon) -> None:
+    box = shared.run(["/bin/sh", "-c", "test -e /root/again && exec sleep 1000; touch /root/again; kill -ABRT $$"])
+    shared.wait_status(box["box_id"], "failed")
+    assert (shared.box_dir(box["box_id"]) / "exit").exists()
+    again = shared.client.start(box["box_id"])
+    assert again["failure_reason"] is None
+    assert not (shared.box_dir(box["box_id"]) / "exit").exists()
+    assert "SIGABRT" in shared.client.crash(box["box_id"], previous=True)["user_message"]
+    with pytest.raises(NotFound):
+        shared.client.crash(box["box_id"])
+    shared.client.remove(box["box_id"], force=True)
+
+
+@pytest.mark.parametrize("seed_status", ["configured", "failed", "stopped"])
+def test_stop_never_spawns(shared: Daemon, seed_status: str) -> None:
+    box = shared.create(["/bin/sh", "-c", "kill -ABRT $$" if seed_status == "failed" else "exit 0"])
+    if seed_status != "configured":
+        shared.client.start(box["box_id"])
+        shared.wait_status(box["box_id"], seed_status)
+    assert shared.client.stop(box["box_id"])["status"] == seed_status
+    assert not [pid for owner, pid in shared.shims() if owner == box["box_id"]]
+    shared.client.remove(box["box_id"])
+
+
+def test_stop_of_a_deaf_workload_is_forced_after_its_grace(shared: Daemon) -> None:
+    box = shared.run(["/bin/sh", "-c", "trap '' TERM; echo deaf; while :; do sleep 1000; done"])
+    until(lambda: b"deaf" in b"".join(shared.client.logs(box["box_id"])), "the trap is set")
+    stopped = shared.client.stop(box["box_id"], 0.3)
+    assert (stopped["status"], stopped["stop_cause"], stopped["exit_code"]) == ("stopped", "user", 137)
+    shared.client.remove(box["box_id"])
+
+
+def test_kill_delivers_any_signal_to_the_workload(shared: Daemon) -> None:
+    box = shared.run(["/bin/sh", "-c", "trap 'echo got usr1' USR1; echo ready; while :; do sleep 0.05; done"])
+    until(lambda: b"ready" in b"".join(shared.client.logs(box["box_id"])), "the trap is set")
+    shared.client.kill(box["box_id"], signal.SIGUSR1)
+    until(lambda: b"got usr1" in b"".join(shared.client.logs(box["box_id"])), "the signal arrives")
+    killed = shared.client.kill(box["box_id"])
+    assert (killed["status"], killed["stop_cause"]) == ("stopped", "user")
+    with pytest.raises(InvalidState):
+        shared.client.kill(box["box_id"])
+    shared.client.remove(box["box_id"])
+
+
+def test_running_box_is_removed_only_with_force(shared: Daemon) -> None:
+    box = shared.run()
+    with pytest.raises(InvalidState, match="force"):
+        shared.client.remove(box["box_id"])
+    shared.client.remove(box["box_id"], force=True)
+    assert not is_alive(box["pid"])
+
+
+def test_on_failure_restarts_until_it_gives_up(shared: Daemon) -> None:
+    policy = {"policy": "on-failure", "max_retries": 2, "backoff": {"initial_seconds": 0.05}}
+    box = shared.run(["/bin/sh", "-c", "echo run; exit 4"], restart=policy)
+    row = until(lambda: (lambda b: b if b["desired"] == "stopped" else None)(shared.get(box["box_id"])), "it gives up")
+    assert (row["restart_count"], row["exit_code"], row["status"]) == (2, 4, "stopped")
+    assert b"".join(shared.client.logs(box["box_id"])).count(b"run") == 3
+    shared.client.remove(box["box_id"])
+
+
+def test_a_manual_stop_beats_the_policy(shared: Daemon) -> None:
+    policy = {"policy": "always", "backoff": {"initial_seconds": 0.05}}
+    box = shared.run(restart=policy)
+    kill_pid(box["pid"])
+    again = until(
+        lambda: (lambda b: b if b["status"] == "running" and b["pid"] != box["pid"] else None)(
+            shared.get(box["box_id"])
+        ),
+        "the policy restarts it",
+    )
+    assert again["restart_count"] == 1
+    shared.client.stop(box["box_id"])
+    shared.client.reconcile()
+    assert shared.get(box["box_id"])["status"] == "stopped"
+    shared.client.remove(box["box_id"])
+
+
+def test_a_due_restart_survives_a_restart_of_the_daemon() -> None:
+    with Daemon(CONFIG) as daemon:
+        daemon.start()
+        policy = {"policy": "always", "backoff": {"initial_seconds": 0.3}}
+        box = daemon.run(restart=policy)
+        daemon.kill9()
+        kill_pid(box["pid"])
+        until(lambda: not daemon.shims(), "the shim ends")
+        daemon.start()
+        until(lambda: daemon.get(box["box_id"])["status"] == "running", "the policy restarts it")
+
+
+def test_auto_remove_publishes_the_exit_before_the_box_goes(shared: Daemon) -> None:
+    since = shared.client.metrics()["events_last_seq"]
+    box = shared.run(["/bin/sh", "-c", "exit 5"], auto_remove=True)
+    until(lambda: box["box_id"] not in shared.table(), "it is removed")
+    with shared.client.events(since, follow=False) as events:
+        kinds = [event["kind"] for event in events if event["box_id"] == box["box_id"]]
+    assert kinds == ["created", "starting", "started", "stopped", "removed"]
+
+
+def test_auto_stop_and_auto_delete(shared: Daemon) -> None:
+    box = shared.run(auto_stop=1, auto_delete=2)
+    row = shared.wait_status(box["box_id"], "stopped")
+    assert row["stop_cause"] == "auto_stop"
+    until(lambda: box["box_id"] not in shared.table(), "auto_delete removes it")
+
+
+def test_idempotency_key_gives_the_same_box(shared: Daemon) -> None:
+    spec = {"image": "host", "cmd": ["/bin/true"]}
+    first = shared.client.create(spec, idempotency_key="k1")
+    assert shared.client.create(spec, idempotency_key="k1")["box_id"] == first["box_id"]
+    shared.client.remove(first["box_id"])
+
+
+def test_log_is_rotated_and_bounded() -> None:
+    with Daemon("[logs]\nmax_bytes = 65536\nkeep = 1\n") as daemon:
+        daemon.start()
+        box = daemon.run(["/bin/sh", "-c", "i=0; while [ $i -lt 40000 ]; do echo line $i; i=$((i+1)); done"])
+        daemon.client.wait(box["box_id"], 30)
+        sizes = [entry.stat().st_size for entry in (daemon.box_dir(box["box_id"]) / "logs").iterdir()]
+        assert len(sizes) == 2
+        assert all(size <= 65536 for size in sizes)
+        assert b"".join(daemon.client.logs(box["box_id"], tail=1)).strip() == b"line 39999"
+
+
+def test_sandbox_holds(shared: Daemon) -> None:
+    script = (
+        "id -u; ls /proc | grep -c '^[0-9]'; ls -l /proc/self/fd | grep -c ' -> '; cat /proc/self/status | grep -E"
+        " 'CapEff|NoNewPrivs'; ls /sys/class/net 2>/dev/null; touch /usr/x 2>&1; hostname; echo $HOME"
+    )
+    box = shared.run(["/bin/sh", "-c", script], name="holds")
+    shared.client.wait(box["box_id"], 20)
+    text = b"".join(shared.client.logs(box["box_id"])).decode()
+    assert "CapEff:\t0000000000000000" in text
+    assert "NoNewPrivs:\t1" in text
+    assert "Read-only file system" in text
+    assert "holds" in text
+    shared.client.remove(box["box_id"])
+
+
+def test_volumes_and_rootfs_refusals(shared: Daemon, tmp_path: Path) -> None:
+    (tmp_path / "note").write_text("from the host")
+    volume = {"host_path": str(tmp_path), "guest_path": "/data", "read_only": True}
+    box = shared.run(["/bin/sh", "-c", "cat /data/note; touch /data/x"], volumes=[volume])
+    shared.client.wait(box["box_id"], 20)
+    assert b"from the host" in b"".join(shared.client.logs(box["box_id"]))
+    assert not (tmp_path / "x").exists()
+    shared.client.remove(box["box_id"])
+    with pytest.raises(Unsupported, match="image"):
+        shared.create(image="alpine:latest")
+    with pytest.raises(InvalidArgument, match="rootfs_path"):
+        shared.client.create({"rootfs_path": "/no/such/dir", "cmd": ["x"]})
+    with pytest.raises(InvalidArgument, match="polcy"):
+        shared.create(restart={"polcy": "no"})
+
+
+def test_logs_follow_ends_with_the_box(shared: Daemon) -> None:
+    box = shared.run(["/bin/sh", "-c", "for i in 1 2 3; do echo n$i; sleep 0.05; done"])
+    assert b"".join(shared.client.logs(box["box_id"], follow=True)) == b"n1\nn2\nn3\n"
+    shared.client.remove(box["box_id"])
+
+
+def test_reconcile_dry_run_changes_nothing(shared: Daemon) -> None:
+    box = shared.run()
+    seq = shared.client.metrics()["events_last_seq"]
+    entries = {entry["box_id"]: entry for entry in shared.client.reconcile(dry_run=True)}
+    assert entries[box["box_id"]]["identity"] == "verified"
+    assert entries[box["box_id"]]["action"] == "none"
+    assert shared.client.metrics()["events_last_seq"] == seq
+    shared.client.remove(box["box_id"], force=True)
