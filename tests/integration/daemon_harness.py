@@ -206,10 +206,18 @@ class Daemon:
         return dict(self.client.get(ref))
 
     def wait_status(self, ref: str, *statuses: str) -> dict[str, Any]:
-        return until(
-            lambda: (lambda box: box if box["status"] in statuses else None)(self.get(ref)),
-            f"box {ref} becomes {statuses}",
-        )
+        return self.until_box(ref, lambda box: box["status"] in statuses, f"becomes {statuses}")
+
+    def until_box(self, ref: str, holds: Callable[[dict[str, Any]], bool], what: str) -> dict[str, Any]:
+        """Wait until something holds for a box; returns its row of that moment."""
+
+        def look() -> dict[str, Any] | None:
+            box = self.get(ref)
+            return box if holds(box) else None
+
+        found = until(look, f"box {ref} {what}")
+        assert found is not None
+        return found
 
     def table(self) -> dict[str, dict[str, Any]]:
         """What must not change when nothing happens."""

@@ -163,7 +163,7 @@ def test_running_box_is_removed_only_with_force(shared: Daemon) -> None:
 def test_on_failure_restarts_until_it_gives_up(shared: Daemon) -> None:
     policy = {"policy": "on-failure", "max_retries": 2, "backoff": {"initial_seconds": 0.05}}
     box = shared.run(["/bin/sh", "-c", "echo run; exit 4"], restart=policy)
-    row = until(lambda: (lambda b: b if b["desired"] == "stopped" else None)(shared.get(box["box_id"])), "it gives up")
+    row = shared.until_box(box["box_id"], lambda b: b["desired"] == "stopped", "gives up")
     assert (row["restart_count"], row["exit_code"], row["status"]) == (2, 4, "stopped")
     assert b"".join(shared.client.logs(box["box_id"])).count(b"run") == 3
     shared.client.remove(box["box_id"])
@@ -173,11 +173,8 @@ def test_a_manual_stop_beats_the_policy(shared: Daemon) -> None:
     policy = {"policy": "always", "backoff": {"initial_seconds": 0.05}}
     box = shared.run(restart=policy)
     kill_pid(box["pid"])
-    again = until(
-        lambda: (lambda b: b if b["status"] == "running" and b["pid"] != box["pid"] else None)(
-            shared.get(box["box_id"])
-        ),
-        "the policy restarts it",
+    again = shared.until_box(
+        box["box_id"], lambda b: b["status"] == "running" and b["pid"] != box["pid"], "is restarted by its policy"
     )
     assert again["restart_count"] == 1
     shared.client.stop(box["box_id"])
