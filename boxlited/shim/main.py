@@ -66,7 +66,8 @@ def _live(spec: dict, signals: int) -> ExitInfo:  # type: ignore[type-arg]
     if not workload.exec_seen:
         _check_failed_start(spec, workload, console)
     _say({"ready": True, "workload_pid": workload.pid, "not_applied": []})
-    _serve(spec, workload, console, signals)
+    if workload.pidfd >= 0:
+        _serve(spec, workload, console, signals)
     raw, certain = workload.status()
     workload.finish()
     _drain(workload.pipe, console)
@@ -93,7 +94,7 @@ def _check_failed_start(spec: dict, workload: Workload, console: Console) -> Non
     workload.finish()
     seen = Tail()
     seen.pump(workload.pipe, console)
-    if workload.pidfd < 0 or says_not_executed(seen.data):
+    if not workload.ran or says_not_executed(seen.data):
         raise complain(seen.data, workload_argv(spec)[0])
 
 

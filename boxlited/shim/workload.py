@@ -34,6 +34,7 @@ class Workload:
         self.pid = 0
         self.pidfd = -1
         self.exec_seen = False  # another program than bubblewrap was seen in the workload's process
+        self.ran = False  # bubblewrap says that the sandbox was set up, or we saw the workload
         self._outer_status: int | None = None
 
     @classmethod
@@ -75,7 +76,8 @@ class Workload:
             if self._outer_ended(0):
                 break
             time.sleep(EXEC_POLL_SECONDS)
-        self._outer_ended(END_SECONDS)
+        if self._outer_ended(END_SECONDS):  # so short a life that nobody saw it, or none at all
+            self.ran = b'"exit-code"' in _read_all(info)
 
     def _init_pid(self, info: int, deadline: float) -> int | None:
         data = b""
@@ -87,8 +89,10 @@ class Workload:
             if not chunk:
                 break
             data += chunk
+            if b"}" in data:
+                break
         try:
-            return int(json.loads(data)["child-pid"])
+            return int(json.JSONDecoder().raw_decode(data.decode())[0]["child-pid"])
         except (ValueError, KeyError, TypeError):
             return None
 
@@ -101,7 +105,7 @@ class Workload:
         if _only_child(init) != child and _is_alive(init):
             os.close(pidfd)
             return False
-        self.pid, self.pidfd = child, pidfd
+        self.pid, self.pidfd, self.ran = child, pidfd, True
         return True
 
     def _await_exec(self, deadline: float) -> None:
@@ -188,6 +192,14 @@ def _become(argv: list, env: dict, shim: int, out: int, info: int) -> None:  # t
         os.write(2, b"bwrap: cannot execute %s: %s\n" % (argv[0], os.strerror(error.errno or 0).encode()))
     finally:
         os._exit(127)
+
+
+def _read_all(fd: int) -> bytes:
+    os.set_blocking(fd, False)
+    try:
+        return os.read(fd, 4096)
+    except OSError:
+        return b""
 
 
 def _only_child(pid: int) -> int | None:

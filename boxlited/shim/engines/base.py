@@ -18,7 +18,7 @@ class Engine:
     name = ""
     wrapped = True  # the workload is a grandchild below bubblewrap's init
 
-    def command(self, spec: dict, info_fd: int) -> tuple[list[str], dict[str, str]]:  # type: ignore[type-arg]
+    def command(self, spec: dict, status_fd: int) -> tuple[list[str], dict[str, str]]:  # type: ignore[type-arg]
         """The argv and environment to execute. Raises EngineError."""
         raise EngineError("unsupported", f"engine {self.name} starts nothing")
 

@@ -23,8 +23,8 @@ NETWORK_ETC = ("resolv.conf", "hosts")
 class SandboxEngine(Engine):
     name = "sandbox"
 
-    def command(self, spec: dict, info_fd: int) -> tuple[list[str], dict[str, str]]:  # type: ignore[type-arg]
-        argv = [spec["bwrap"], "--die-with-parent", "--info-fd", str(info_fd)]
+    def command(self, spec: dict, status_fd: int) -> tuple[list[str], dict[str, str]]:  # type: ignore[type-arg]
+        argv = [spec["bwrap"], "--die-with-parent", "--json-status-fd", str(status_fd)]
         argv += ["--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"]
         argv += identity_arguments(spec["user"]) or ["--unshare-user", "--uid", "0", "--gid", "0"]
         if not spec["network"]:
