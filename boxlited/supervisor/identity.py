@@ -55,7 +55,16 @@ class PidfdHandle:
         self._kernel.pidfd_signal(self.pidfd, number)
 
     def exit_status(self) -> ExitStatus | None:
-        return self._kernel.exit_status(self.pidfd)
+        """How it ended, when the kernel can tell: reaped already, or a zombie still."""
+        return self._kernel.exit_status(self.pidfd) or self._zombie_status()
+
+    def _zombie_status(self) -> ExitStatus | None:
+        status = self._kernel.zombie_status(self.pid)
+        try:
+            self.signal(0)  # not reaped yet, so the pid was not given to another
+        except OSError:
+            return None
+        return status
 
     def close(self) -> None:
         self._kernel.close(self.pidfd)

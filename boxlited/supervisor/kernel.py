@@ -59,6 +59,7 @@ class KernelProtocol(Protocol):
     def pidfd_inode(self, pidfd: int) -> int | None: ...
     def close(self, fd: int) -> None: ...
     def exit_status(self, pidfd: int) -> ExitStatus | None: ...
+    def zombie_status(self, pid: int) -> ExitStatus | None: ...
     def proc_stat(self, pid: int) -> ProcStat: ...
     def process_children(self, pid: int) -> list[int]: ...
 
@@ -108,16 +109,18 @@ class Kernel:
         (raw,) = struct.unpack_from("i", buffer, _EXIT_CODE_OFFSET)
         return ExitStatus.from_wait_status(raw)
 
+    def zombie_status(self, pid: int) -> ExitStatus | None:
+        """How a process ended that nobody has reaped yet; None when it is no zombie of ours to see."""
+        try:
+            fields = _stat_line(pid).rpartition(b")")[2].split()
+        except OSError:
+            return None
+        if len(fields) < 50 or fields[0] != b"Z":
+            return None
+        return ExitStatus.from_wait_status(int(fields[49]))  # field 52 of the line
+
     def proc_stat(self, pid: int) -> ProcStat:
-        try:
-            fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError as error:
-            raise ProcessLookupError(3, f"no process {pid}") from error
-        try:
-            line = os.read(fd, 4096)
-        finally:
-            os.close(fd)
-        return parse_stat(pid, line)
+        return parse_stat(pid, _stat_line(pid))
 
     def process_children(self, pid: int) -> list[int]:
         try:
@@ -125,6 +128,17 @@ class Kernel:
                 return [int(word) for word in file.read().split()]
         except FileNotFoundError:
             return []
+
+
+def _stat_line(pid: int) -> bytes:
+    try:
+        fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        raise ProcessLookupError(3, f"no process {pid}") from error
+    try:
+        return os.read(fd, 4096)
+    finally:
+        os.close(fd)
 
 
 def parse_stat(pid: int, line: bytes) -> ProcStat:

@@ -14,11 +14,12 @@ from typing import Any
 from boxlited.errors import NotFound
 from boxlited.model import Box, BoxID, EventDraft, EventKind
 from boxlited.store.store import Store
+from boxlited.supervisor.identity import PidfdHandle
 from boxlited.supervisor.runtime import BoxRuntime
 
 
 class Ledger:
-    def __init__(self, store: Store, release: Callable[[int], None]) -> None:
+    def __init__(self, store: Store, release: Callable[[PidfdHandle], None]) -> None:
         self.store = store
         self._release = release
         self.counters: Counter[str] = Counter()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import trio
 
-from boxlited.model import Box, IdentityKind
+from boxlited.model import Box, BoxID, IdentityKind
 from boxlited.supervisor.cgroup import Cgroups
 from boxlited.supervisor.decide import ExitRun, ExitSeen, Observation
 from boxlited.supervisor.exitfile import ExitFileUnreadable, ExitInfo, read_exit_file
@@ -43,6 +43,7 @@ class Observer:
         self._home = home
         self._cgroups = cgroups
         self.forbidden_pids: set[int] = {os.getpid()}
+        self.owners: dict[int, BoxID] = {}  # which box holds a verified shim of this pid
         self.boot_id = kernel.boot_id()
 
     def identify(
@@ -58,6 +59,9 @@ class Observer:
         evidence = Evidence(box.boot_id, box.pidfs_inode)
         try:
             identity, handle = self.identify(layout, evidence)
+            if handle is not None and self._is_another_boxs(box.box_id, handle):
+                handle.close()
+                identity, handle = ProcessIdentity(IdentityKind.ABSENT, reason="the shim of another box"), None
             if identity.kind is IdentityKind.UNKNOWN:
                 runtime.unknown_passes += 1
                 return Sight(self._unknown(identity.errno, runtime))
@@ -66,6 +70,9 @@ class Observer:
         except OSError as error:
             runtime.unknown_passes += 1
             return Sight(self._unknown(error.errno, runtime))
+
+    def _is_another_boxs(self, box_id: BoxID, handle: PidfdHandle) -> bool:
+        return self.owners.get(handle.pid, box_id) != box_id
 
     def _unknown(self, errno: int | None, runtime: BoxRuntime) -> Observation:
         return Observation(identity=IdentityKind.UNKNOWN, errno=errno, unknown_passes=runtime.unknown_passes)

@@ -16,6 +16,7 @@ import trio
 
 from boxlited.config import Config
 from boxlited.errors import BoxlitedError, NotFound
+from boxlited.failpoints import hit
 from boxlited.model import Box, BoxID, BoxStatus, Desired, IdentityKind, StopCause
 from boxlited.supervisor.apply import Options
 from boxlited.supervisor.decide import Plan, Request, Step, decide
@@ -56,6 +57,7 @@ class Reconciler:
 
     async def recover(self, *, database_lost: bool) -> None:
         """The first pass: every row and every directory. The API must not answer before it ends."""
+        hit("recover.begin")
         gained = await self._orphans.scan(database_lost=database_lost)
         entries = await self.full_pass(dry_run=False)
         self.is_recovered = True

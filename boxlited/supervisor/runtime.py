@@ -31,9 +31,9 @@ class BoxRuntime:
         "unknown_passes",
     )
 
-    def __init__(self, box_id: BoxID, release: Callable[[int], None]) -> None:
+    def __init__(self, box_id: BoxID, release: Callable[[PidfdHandle], None]) -> None:
         self.box_id = box_id
-        self.release = release  # stops the watching of a pidfd that is about to be closed
+        self.release = release  # called with a handle that is about to be closed
         self.ended: Box | None = None  # the row as it was when the last run ended
         self.lock = trio.Lock()
         self.changed = trio.Event()
@@ -52,7 +52,7 @@ class BoxRuntime:
     def forget_run(self) -> None:
         """Drop what belonged to a run that is accounted for."""
         if self.handle is not None:
-            self.release(self.handle.pidfd)
+            self.release(self.handle)
             self.handle.close()
         self.handle = None
         self.dead = None

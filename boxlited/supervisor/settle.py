@@ -81,6 +81,7 @@ class Settler:
                 return
             runtime.forget_run()
         runtime.handle = handle
+        self._observer.owners[handle.pid] = box_id
         runtime.dead = trio.Event()
         runtime.shim_status = None
         runtime.died_at = None

@@ -72,8 +72,8 @@ class Supervisor:
         self._store = store
         self._cgroups = cgroups
         self._watcher = Watcher(self._on_death)
-        self._ledger = Ledger(store, self._watcher.discard)
         self._observer = Observer(kernel, home, cgroups)
+        self._ledger = Ledger(store, self._release)
         self._spawner = Spawner(lock_fd, self._on_exited)
         self._engines = Engines(config, cgroups)
         self._reasons = Reasons(home)
@@ -153,7 +153,9 @@ class Supervisor:
     # -- queries ------------------------------------------------------------------------
 
     def get(self, ref: str) -> Box:
-        """A box by id or name. Raises NotFound."""
+        """A box by id or name. Raises InvalidArgument for what can be neither, NotFound."""
+        if not BoxID.is_valid(ref):
+            check_name(ref)
         box = self._store.get(BoxID(ref)) if BoxID.is_valid(ref) else self._store.by_name(ref)
         if box is None:
             raise NotFound(f"there is no box {ref[:100]!r}: `boxctl ps` lists those that exist")
@@ -432,6 +434,10 @@ class Supervisor:
         if not outcome:
             raise Internal("the daemon is shutting down; the command was not finished")
         return outcome[0]
+
+    def _release(self, handle: PidfdHandle) -> None:
+        self._watcher.discard(handle.pidfd)
+        self._observer.owners.pop(handle.pid, None)
 
     def _hold(self, box_id: BoxID, handle: PidfdHandle) -> None:
         self._settler.hold(box_id, handle)
