@@ -120,7 +120,7 @@ def load_config(
     **overrides: str | None,
 ) -> Config:
     """The effective configuration. Raises ConfigError with the first problem."""
-    path = file or (Path(environ["BOXLITED_CONFIG"]) if environ.get("BOXLITED_CONFIG") else None)
+    path = file or _config_file(environ)
     config = Config()
     if path is not None:
         content = _read(path)
@@ -140,6 +140,16 @@ def load_config(
     if problems:
         raise ConfigError(problems[0])
     return _checked(msgspec.convert(content, Config))
+
+
+def _config_file(environ: Mapping[str, str]) -> Path | None:
+    """BOXLITED_CONFIG, else the system's or the user's own file where it exists."""
+    named = environ.get("BOXLITED_CONFIG")
+    if named:
+        return Path(named)
+    base = Path("/etc") if os.geteuid() == 0 else Path(environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    path = base / "boxlited/boxlited.toml"
+    return path if path.exists() else None
 
 
 def check_config(file: Path) -> list[str]:
