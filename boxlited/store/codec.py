@@ -1,4 +1,8 @@
-"""Box and Event to and from rows. Knows columns, not connections."""
+"""Box and Event to and from rows. Knows columns, not connections.
+
+Everything is encoded in the task of the caller, so that a value that cannot be stored is that
+caller's error and never the writer's.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +12,30 @@ from typing import Any
 
 import msgspec
 
-from boxlited.model import Box, BoxID, BoxSpec, Event
+from boxlited.model import Box, BoxID, BoxSpec, Event, EventDraft
 
 COLUMNS: tuple[str, ...] = tuple(field.name for field in msgspec.structs.fields(Box))
+CHANGEABLE = frozenset(COLUMNS) - {"box_id", "name"}
 INSERT_BOX = f"INSERT INTO boxes ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"
 SELECT_BOXES = f"SELECT {', '.join(COLUMNS)} FROM boxes ORDER BY created_at, box_id"
+DELETE_BOX = "DELETE FROM boxes WHERE box_id = ?"
 INSERT_EVENT = "INSERT INTO events (seq, at, kind, box_id, name, data) VALUES (?, ?, ?, ?, ?, ?)"
-INSERT_KEY = "INSERT OR REPLACE INTO idempotency (key, box_id, fingerprint, at) VALUES (?, ?, ?, ?)"
+SELECT_EVENTS = "SELECT seq, at, kind, box_id, name, data FROM events WHERE seq > ? ORDER BY seq LIMIT ?"
+
+
+def clean(value: Any) -> Any:
+    """Text from outside can hold bytes that are no UTF-8 (surrogates): they are escaped."""
+    if isinstance(value, str) and type(value) is str and not value.isascii():
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, dict):
+        return {clean(key): clean(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(clean(item) for item in value)
+    return value
 
 
 def column(name: str, value: Any) -> Any:
-    """One column's value as SQLite stores it."""
+    """One column's value as SQLite stores it. Raises ValueError for an integer beyond 64 bits."""
     if isinstance(value, Enum):
         return value.value
     if name == "spec":
@@ -27,6 +44,8 @@ def column(name: str, value: Any) -> Any:
         return msgspec.json.encode(list(value)).decode()
     if isinstance(value, BoxID):
         return str(value)
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise ValueError(f"{name} = {value} does not fit into the database")
     return value
 
 
@@ -35,15 +54,19 @@ def box_values(box: Box) -> tuple[Any, ...]:
 
 
 def update_statement(changes: Mapping[str, Any], box_id: BoxID) -> tuple[str, tuple[Any, ...]]:
-    """A narrow update: only the named columns."""
+    """A narrow update: only the named columns. Raises ValueError for one that may not change."""
     names = sorted(changes)
+    if not CHANGEABLE.issuperset(names):
+        raise ValueError(f"columns {sorted(set(names) - CHANGEABLE)} of a box do not exist or never change")
     sql = f"UPDATE boxes SET {', '.join(f'{name} = ?' for name in names)} WHERE box_id = ?"
     return sql, (*(column(name, changes[name]) for name in names), str(box_id))
 
 
 def box_from_row(row: Sequence[Any]) -> Box:
-    """Raises msgspec.ValidationError when a row does not fit the model."""
+    """Raises ValueError (msgspec's errors are such) when a row does not fit the model."""
     content = dict(zip(COLUMNS, row, strict=True))
+    if not BoxID.is_valid(content["box_id"]):
+        raise ValueError("its id is not an id")
     spec = msgspec.json.decode(content.pop("spec"), type=BoxSpec)
     not_applied = msgspec.json.decode(content.pop("not_applied"), type=tuple[str, ...])
     box_id = BoxID(content.pop("box_id"))
@@ -59,13 +82,28 @@ _Rest = msgspec.defstruct(
 )
 
 
-def event_values(event: Event) -> tuple[Any, ...]:
-    box_id = None if event.box_id is None else str(event.box_id)
-    data = msgspec.json.encode(event.data).decode()
-    return event.seq, event.at, event.kind.value, box_id, event.name, data
+class Entry:
+    """An event with its time and its data encoded, before the commit that gives it a number."""
+
+    __slots__ = ("_at", "_data", "_draft")
+
+    def __init__(self, draft: EventDraft, at: float) -> None:
+        self._draft = msgspec.structs.replace(draft, name=clean(draft.name), data=clean(draft.data))
+        self._at = at
+        self._data = msgspec.json.encode(self._draft.data).decode()
+
+    def row(self, seq: int) -> tuple[Any, ...]:
+        draft = self._draft
+        box_id = None if draft.box_id is None else str(draft.box_id)
+        return seq, self._at, draft.kind.value, box_id, draft.name, self._data
+
+    def event(self, seq: int) -> Event:
+        draft = self._draft
+        return Event(seq=seq, at=self._at, kind=draft.kind, box_id=draft.box_id, name=draft.name, data=draft.data)
 
 
 def event_from_row(row: Sequence[Any]) -> Event:
+    """Raises ValueError when the row does not fit the model."""
     seq, at, kind, box_id, name, data = row
     content = {"seq": seq, "at": at, "kind": kind, "box_id": box_id, "name": name, "data": msgspec.json.decode(data)}
     return msgspec.convert(content, Event)

@@ -1,38 +1,31 @@
-"""Opening the database: permissions, checks, migrations, and setting a corrupt one aside.
+"""One SQLite connection in its own thread, reached from trio.
 
-The only module that imports aiosqlite. Statements run in the connection's own thread; a
-whole batch is handed over at once, because each hop costs more than SQLite itself.
+The only module that imports aiosqlite and trio-asyncio's adapters. A whole batch is handed to
+the thread at once, because each hop costs more than SQLite itself.
 """
 
 from __future__ import annotations
 
-import os
 import sqlite3
-import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import aiosqlite
-import structlog
+import trio
 from trio_asyncio import aio_as_trio, current_loop
 
-from boxlited.errors import DatabaseError, StartupError
-from boxlited.store.schema import MIGRATIONS, SCHEMA_VERSION
+from boxlited.errors import DatabaseError
+from boxlited.store.opening import prepare, primary_code, unusable
 
-EX_DATAERR = 65
-SUFFIXES = ("", "-wal", "-shm")
+CLOSE_SECONDS = 10.0
 T = TypeVar("T")
-
-log = structlog.get_logger()
-
-
-class Corrupt(Exception):
-    """The file is not a usable database."""
+Statement = tuple[str, Sequence[Any]]
 
 
 class Connection:
-    """One aiosqlite connection. Every call is a function over the raw sqlite3 connection."""
+    """Every call is a function over the raw sqlite3 connection."""
 
     def __init__(self, raw: aiosqlite.Connection, loop: Any) -> None:
         self._raw = raw
@@ -40,96 +33,44 @@ class Connection:
 
     @classmethod
     async def open(cls, path: Path) -> Connection:
-        """Open, check, migrate. Raises Corrupt, or StartupError for a newer schema or an unusable file."""
+        """Open, check, migrate. Raises Corrupt, StartupError."""
         try:
             raw = await aio_as_trio(_connect)(path)
         except sqlite3.Error as error:
-            raise _startup(path, error) from error
+            raise unusable(path, error) from error
         connection = cls(raw, current_loop.get())
         try:
-            await connection.run(_prepare)
-        except sqlite3.Error as error:
-            await connection.close()
-            if _is_corruption(error):
-                raise Corrupt(str(error)) from error
-            raise _startup(path, error) from error
+            await connection.run(partial(prepare, path=path))
         except BaseException:
             await connection.close()
             raise
         return connection
 
     async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Run a function in the connection's thread. Raises what it raises."""
+        """Run a function in the connection's thread. Raises what it raises.
+
+        When cancelled, the function runs to its end all the same; only its result is lost.
+        """
         execute: Any = self._raw._execute  # one hop for a whole batch; the public calls take one each
         result: T = await aio_as_trio(execute, loop=self._loop)(work, self._raw._conn)
         return result
 
     async def close(self) -> None:
-        await aio_as_trio(self._raw.close, loop=self._loop)()
+        """Fold the write-ahead log in and close. A disk that does not answer is not waited for."""
+        with trio.move_on_after(CLOSE_SECONDS, shield=True):
+            await aio_as_trio(self._raw.close, loop=self._loop)()
 
 
 async def _connect(path: Path) -> aiosqlite.Connection:
     return await aiosqlite.connect(path, isolation_level=None)
 
 
-def _prepare(connection: sqlite3.Connection) -> None:
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")
-    connection.execute("PRAGMA busy_timeout = 5000")
-    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
-    if version > SCHEMA_VERSION:
-        raise StartupError(
-            f"the database was written by a newer boxlited (schema {version}, this program knows {SCHEMA_VERSION}):"
-            " upgrade boxlited; nothing was changed",
-            EX_DATAERR,
-        )
-    answer = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-    if answer != "ok":
-        raise Corrupt(str(answer))
-    for number in range(version, SCHEMA_VERSION):
-        script = f"BEGIN IMMEDIATE; {MIGRATIONS[number]} PRAGMA user_version = {number + 1}; COMMIT;"
-        connection.executescript(script)
-
-
-def _is_corruption(error: sqlite3.Error) -> bool:
-    code = getattr(error, "sqlite_errorcode", None)
-    return code is not None and code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-
-
-def _startup(path: Path, error: sqlite3.Error) -> StartupError:
-    return StartupError(f"cannot open the database {path}: {error}; check its permissions and the disk", 73)
-
-
-def set_aside(path: Path) -> Path:
-    """Rename a corrupt database and its companions; never overwrites anything. Returns the new name."""
-    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    counter = 0
-    while True:
-        target = path.with_name(f"{path.name}.corrupt-{stamp}" + (f"-{counter}" if counter else ""))
-        if not any(Path(f"{target}{suffix}").exists() for suffix in SUFFIXES):
-            break
-        counter += 1
-    for suffix in SUFFIXES:
-        source = Path(f"{path}{suffix}")
-        if source.exists():
-            os.rename(source, f"{target}{suffix}")
-    return target
-
-
-def translate(error: sqlite3.Error, path: Path) -> DatabaseError:
-    """A failed commit in words. Nothing of the batch was changed."""
-    code = (getattr(error, "sqlite_errorcode", 0) or 0) & 0xFF
-    if code == sqlite3.SQLITE_FULL:
-        return DatabaseError(f"the disk is full: free space under {path.parent} and retry; nothing was changed")
-    if code == sqlite3.SQLITE_IOERR:
-        return DatabaseError(f"the disk under {path.parent} fails ({error}): check it and retry; nothing was changed")
-    return DatabaseError(f"the database refused a write ({error}); nothing was changed")
-
-
-def commit(statements: Sequence[tuple[str, Sequence[Any]]]) -> Callable[[sqlite3.Connection], None]:
+def commit(statements: Sequence[Statement]) -> Callable[[sqlite3.Connection], None]:
     """One transaction over all statements; rolled back as a whole when one fails."""
 
     def work(connection: sqlite3.Connection) -> None:
+        if connection.in_transaction:  # an earlier rollback failed with the disk
+            connection.execute("ROLLBACK")
         connection.execute("BEGIN IMMEDIATE")
         try:
             for sql, values in statements:
@@ -141,3 +82,22 @@ def commit(statements: Sequence[tuple[str, Sequence[Any]]]) -> Callable[[sqlite3
             raise
 
     return work
+
+
+def translate(error: Exception, path: Path) -> DatabaseError:
+    """A failed commit in words. Nothing of the batch was changed."""
+    directory = path.parent
+    match primary_code(error):
+        case sqlite3.SQLITE_FULL:
+            text = f"the disk is full: free space under {directory} and retry"
+        case sqlite3.SQLITE_IOERR:
+            text = f"the disk under {directory} fails ({error}): check it and retry"
+        case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM:
+            text = f"{directory} cannot be written ({error}): check its permissions and mount, and retry"
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+            text = f"another program holds the database {path} locked: end it and retry"
+        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
+            text = f"the database {path} is damaged ({error}): restart boxlited, which sets it aside and rebuilds it"
+        case _:
+            text = f"the database {path} refused a write ({error or type(error).__name__})"
+    return DatabaseError(f"{text}; nothing was changed")

@@ -37,3 +37,9 @@ class Broadcast:
             except (trio.WouldBlock, trio.BrokenResourceError):
                 self._channels.discard(channel)
                 channel.close()
+
+    def close(self) -> None:
+        """End every subscription."""
+        for channel in self._channels:
+            channel.close()
+        self._channels.clear()

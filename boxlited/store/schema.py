@@ -1,6 +1,8 @@
 """Numbered migrations of the box database. `PRAGMA user_version` is the number of the last one.
 
-A migration is never edited once released; each runs in one transaction.
+A migration is never edited once released; each runs in one transaction with its number. A change
+of the JSON inside a column (a new field of BoxSpec) needs a number too: an older program must
+refuse such a database rather than not understand its rows.
 """
 
 from __future__ import annotations
@@ -49,6 +51,16 @@ MIGRATIONS: tuple[str, ...] = (
         at REAL NOT NULL
     ) STRICT, WITHOUT ROWID;
     """,
+    # A table without rows is taken for a new one: its owner is asked to fill it from the box
+    # directories, again and again until it says that it has done so.
+    """
+    CREATE TABLE facts (
+        name TEXT PRIMARY KEY,
+        value TEXT NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    INSERT INTO facts SELECT 'rebuild', 'wanted' WHERE NOT EXISTS (SELECT 1 FROM boxes);
+    """,
 )
 
 SCHEMA_VERSION = len(MIGRATIONS)
+OLDEST_SQLITE = (3, 37, 0)  # STRICT tables

@@ -2,18 +2,19 @@
 
 The daemon is the only owner of the database (flock on the home), so the memory is the
 database. Invariants: memory changes only after the commit, except for a change that may not
-wait for a full disk, which is kept as pending and carried by the next write.
+wait for a full disk, which is kept as pending and carried by the next commit. What was
+cancelled while it waited is written all the same.
 """
 
 from __future__ import annotations
 
-import os
+import sqlite3
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -21,32 +22,39 @@ import structlog
 import trio
 import trio_asyncio
 
-from boxlited.errors import AlreadyExists, DatabaseError, NotFound
+from boxlited.errors import DatabaseError
 from boxlited.model import Box, BoxID, Event, EventDraft
 from boxlited.store.codec import (
+    COLUMNS,
+    DELETE_BOX,
     INSERT_BOX,
-    INSERT_EVENT,
-    INSERT_KEY,
     SELECT_BOXES,
+    SELECT_EVENTS,
+    Entry,
     box_from_row,
     box_values,
+    clean,
     event_from_row,
-    event_values,
     update_statement,
 )
-from boxlited.store.connection import Connection, Corrupt, set_aside
+from boxlited.store.connection import Connection, Statement, translate
 from boxlited.store.events import Broadcast
-from boxlited.store.writer import Statement, Write, Writer
+from boxlited.store.keys import Keys
+from boxlited.store.opening import Corrupt, create_private, has_leftovers, set_aside, was_set_aside
+from boxlited.store.table import Table
+from boxlited.store.writer import Write, Writer
 
-MAX_KEYS = 10_000
-KEY_SECONDS = 86400.0
+PRUNE_CHUNK = 5_000
 
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
 class StoreOpening:
-    """`rebuilt`: the table is new, so its rows must come from the box directories."""
+    """`rebuilt`: rows may be missing, so directories without one must become boxes again.
+
+    It stays so, over restarts, until the owner calls `finish_rebuild`.
+    """
 
     rebuilt: bool
     set_aside: Path | None = None
@@ -56,16 +64,12 @@ class Store:
     def __init__(self, path: Path, clock: Callable[[], float]) -> None:
         self._path = path
         self._clock = clock
-        self._boxes: dict[BoxID, Box] = {}
-        self._names: dict[str, BoxID] = {}
-        self._keys: dict[str, tuple[str, str]] = {}
-        self._seq = 0
-        self._pending: dict[BoxID, dict[str, Any]] = {}
-        self._pending_events: list[Event] = []
+        self._table = Table()
+        self._keys = Keys(clock)
         self._broadcast = Broadcast()
-        self._writer = Writer(path)
+        self._writer = Writer(path, self._broadcast.publish)
         self._connection: Connection | None = None
-        self.boxes: Mapping[BoxID, Box] = MappingProxyType(self._boxes)
+        self.boxes = self._table.boxes
 
     @classmethod
     def at(cls, path: Path, *, clock: Callable[[], float] = time.time) -> Store:
@@ -74,70 +78,70 @@ class Store:
     # -- life
 
     async def run(self, *, task_status: trio.TaskStatus[StoreOpening] = trio.TASK_STATUS_IGNORED) -> None:
-        """Open, report how, serve until cancelled. Raises StartupError."""
+        """Open, report how, serve until cancelled, then finish what is queued. Raises StartupError."""
         async with trio_asyncio.open_loop():
-            opening, connection = await self._open()
-            self._connection = connection
+            connection, aside = await self._open()
             try:
-                await connection.run(self._load)
-                task_status.started(opening)
-                await self._writer.run(connection)
+                rebuild = await connection.run(self._load)
+                self._connection = connection
+                await self._writer.run(connection, lambda: task_status.started(StoreOpening(rebuild, aside)))
             finally:
                 self._connection = None
-                with trio.CancelScope(shield=True):
-                    await connection.close()
+                self._broadcast.close()
+                await connection.close()
 
-    async def _open(self) -> tuple[StoreOpening, Connection]:
-        existed = self._path.exists() and self._path.stat().st_size > 0
+    async def _open(self) -> tuple[Connection, Path | None]:
         aside = None
-        _create_private(self._path)
+        if not create_private(self._path) and has_leftovers(self._path):
+            aside = set_aside(self._path)
+            create_private(self._path)
         try:
             connection = await Connection.open(self._path)
         except Corrupt as problem:
             aside = set_aside(self._path)
             log.error("the database is corrupt and was set aside", problem=str(problem), set_aside=str(aside))
-            _create_private(self._path)
+            create_private(self._path)
             connection = await Connection.open(self._path)
-        return StoreOpening(rebuilt=not existed or aside is not None, set_aside=aside), connection
+        return connection, aside
 
-    def _load(self, connection: Any) -> None:
-        for row in connection.execute(SELECT_BOXES):
+    def _load(self, connection: sqlite3.Connection) -> bool:
+        """Everything but the log into memory. Returns whether rows may be missing."""
+        rebuild = connection.execute("SELECT 1 FROM facts WHERE name = 'rebuild'").fetchone() is not None
+        for row in connection.execute(SELECT_BOXES).fetchall():
             try:
-                box = box_from_row(row)
-            except (msgspec.ValidationError, msgspec.DecodeError, ValueError) as error:
-                log.error("a row is not understood and was left out", box_id=row[0], error=str(error))
-                continue
-            self._boxes[box.box_id] = box
-            self._names[box.name] = box.box_id
-        for key, box_id, fingerprint in connection.execute(
-            "SELECT key, box_id, fingerprint FROM idempotency WHERE at > ? ORDER BY at DESC LIMIT ?",
-            (self._clock() - KEY_SECONDS, MAX_KEYS),
-        ):
-            self._keys[key] = (box_id, fingerprint)
-        row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchone()
-        self._seq = row[0] if row is not None else 0
+                self._table.put(box_from_row(row))
+            except ValueError as error:
+                rebuild = True
+                _drop_row(connection, row, error)
+        self._keys.load(connection)
+        last = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchone()
+        if last is not None:
+            self._writer.seq = last[0]
+        elif was_set_aside(self._path):  # go on above every number that the lost log can have given
+            self._writer.seq = int(self._clock() * 1000)
+        return rebuild
 
     # -- reading
 
     def get(self, box_id: BoxID) -> Box | None:
-        return self._boxes.get(box_id)
+        return self.boxes.get(box_id)
 
     def by_name(self, name: str) -> Box | None:
-        box_id = self._names.get(name)
-        return None if box_id is None else self._boxes.get(box_id)
+        return self._table.by_name(name)
 
     def idempotent(self, key: str) -> tuple[str, str] | None:
-        """(box id, fingerprint of the request) of an earlier create with this key."""
+        """(box id, fingerprint of the request) of an earlier create with this key, while its box exists."""
         known = self._keys.get(key)
-        return known if known is not None and known[0] in self._boxes else None
+        return known if known is not None and known[0] in self.boxes else None
 
     @property
     def last_event_seq(self) -> int:
-        return self._seq
+        return self._writer.seq
 
     @property
     def pending_writes(self) -> int:
-        return len(self._pending) + len(self._pending_events) + self._writer.queued
+        """Changes and events that wait for space on the disk, and writes in the queue."""
+        return len(self._writer.backlog) + self._writer.queued
 
     def stats(self) -> dict[str, int]:
         writer = self._writer
@@ -150,42 +154,39 @@ class Store:
         }
 
     async def events_since(self, seq: int, limit: int = 1000) -> list[Event]:
-        """Committed events with a number above `seq`, oldest first."""
+        """Committed events with a number above `seq`, oldest first. Raises DatabaseError."""
         if self._connection is None:
-            raise DatabaseError("the store is closed")
-        sql = "SELECT seq, at, kind, box_id, name, data FROM events WHERE seq > ? ORDER BY seq LIMIT ?"
-        rows = await self._connection.run(lambda raw: raw.execute(sql, (seq, limit)).fetchall())
+            raise DatabaseError("the daemon stops and its database is closed: retry when it runs again")
+        try:
+            rows = await self._connection.run(lambda raw: raw.execute(SELECT_EVENTS, (seq, limit)).fetchall())
+        except sqlite3.Error as error:
+            raise translate(error, self._path) from error
         return [event_from_row(row) for row in rows]
 
     def subscribe(self) -> AbstractContextManager[trio.MemoryReceiveChannel[Event]]:
+        """Events from now on; see Broadcast.subscribe for what happens to a slow reader."""
         return self._broadcast.subscribe()
 
     # -- writing
 
     async def insert(self, box: Box, event: EventDraft, *, idempotency: tuple[str, str] | None = None) -> Box:
-        """Add a row. Raises AlreadyExists (also for a name whose insert is under way), DatabaseError."""
-        if box.name in self._names or box.box_id in self._boxes:
-            raise AlreadyExists(f"a box named {box.name!r} exists already: choose another name or remove it")
-        self._names[box.name] = box.box_id  # reserved; released when the commit fails
-        numbered: list[Event] = []
+        """Add a row; `idempotency` is (key, fingerprint).
 
-        def build() -> list[Statement]:
-            numbered[:] = [self._number(event)]
-            statements: list[Statement] = [(INSERT_BOX, box_values(box)), (INSERT_EVENT, event_values(numbered[0]))]
+        Raises AlreadyExists (also for a name whose insert is under way), DatabaseError.
+        """
+        statements: list[Statement] = [(INSERT_BOX, box_values(box))]
+        if idempotency is not None:
+            key, fingerprint = idempotency
+            statements.append(self._keys.statement(key, box.box_id, fingerprint))
+        entry = Entry(event, self._clock())
+        self._table.reserve(box)
+
+        def apply() -> None:
+            self._table.put(box)
             if idempotency is not None:
-                statements.append((INSERT_KEY, (idempotency[0], str(box.box_id), idempotency[1], self._clock())))
-            return statements
+                self._keys.put(idempotency[0], box.box_id, idempotency[1])
 
-        def done() -> None:
-            self._boxes[box.box_id] = box
-            if idempotency is not None:
-                self._keys[idempotency[0]] = (box.box_id, idempotency[1])
-            self._broadcast.publish(numbered[0])
-
-        def release(_error: DatabaseError) -> None:
-            self._names.pop(box.name, None)
-
-        await self._writer.submit(Write(build, done, release))
+        await self._writer.submit(Write(statements, entry, apply, partial(self._table.release, box)))
         return box
 
     async def update(
@@ -196,132 +197,70 @@ class Store:
         *,
         must_be_durable: bool = True,
     ) -> Box:
-        """Change the named columns and append an event, in one commit. Returns the new row.
+        """Change the named columns and append an event, in one commit. Returns the row as it is then.
 
-        With `must_be_durable` False a failed commit changes memory all the same; the change is
-        retried with the next write of the box and by `retry_pending`. Raises NotFound, DatabaseError.
+        With `must_be_durable` False a disk that fails is no error: memory changes all the same,
+        the change and its event go with the next commit. Raises NotFound, DatabaseError.
         """
-        if box_id not in self._boxes:
-            raise NotFound(f"there is no box {box_id}")
-        numbered: list[Event] = []
-
-        def build() -> list[Statement]:
-            carried = {**self._pending.get(box_id, {}), **changes}
-            statements: list[Statement] = [update_statement(carried, box_id)]
-            if event is not None:
-                numbered[:] = [self._number(event)]
-                statements.append((INSERT_EVENT, event_values(numbered[0])))
-            return statements
-
-        def done() -> None:
-            self._pending.pop(box_id, None)
-            self._change(box_id, changes, numbered)
-
-        def failed(_error: DatabaseError) -> None:
-            if not must_be_durable and box_id in self._boxes:
-                self._pending.setdefault(box_id, {}).update(changes)
-                self._pending_events.extend(numbered)
-                self._change(box_id, changes, numbered)
-
-        write = Write(build, done, failed)
-        try:
-            await self._writer.submit(write)
-        except DatabaseError:
-            if must_be_durable:
-                raise
-        return self._boxes.get(box_id) or _gone(box_id)
+        before = self._table.require(box_id)
+        changes = {name: clean(value) for name, value in changes.items()}
+        write = Write(
+            statements=[update_statement(changes, box_id)] if changes else [],
+            entry=None if event is None else Entry(event, self._clock()),
+            apply=partial(self._table.change, box_id, changes),
+            lasting=not must_be_durable,
+            box_id=box_id if changes else None,
+            changes=changes,
+        )
+        await self._writer.submit(write)
+        return self.boxes.get(box_id) or msgspec.structs.replace(before, **changes)
 
     async def delete(self, box_id: BoxID, event: EventDraft) -> None:
-        """Remove a row. Idempotent. Raises DatabaseError."""
-        numbered: list[Event] = []
+        """Remove a row. Raises NotFound when there is none or its removal is under way; DatabaseError."""
+        self._table.require(box_id)
+        write = Write(
+            statements=[(DELETE_BOX, (str(box_id),))],
+            entry=Entry(event, self._clock()),
+            apply=partial(self._table.drop, box_id),
+            release=partial(self._table.stay, box_id),
+        )
+        self._table.leave(box_id)
+        await self._writer.submit(write)
 
-        def build() -> list[Statement]:
-            numbered[:] = [self._number(event)]
-            return [("DELETE FROM boxes WHERE box_id = ?", (str(box_id),)), (INSERT_EVENT, event_values(numbered[0]))]
-
-        def done() -> None:
-            box = self._boxes.pop(box_id, None)
-            if box is not None:
-                self._names.pop(box.name, None)
-            self._pending.pop(box_id, None)
-            self._broadcast.publish(numbered[0])
-
-        await self._writer.submit(Write(build, done))
-
-    async def append_event(self, event: EventDraft) -> None:
-        """Append to the log. A full disk delays it; it is not an error of the caller."""
-        numbered: list[Event] = []
-
-        def build() -> list[Statement]:
-            numbered[:] = [self._number(event)]
-            return [(INSERT_EVENT, event_values(numbered[0]))]
-
-        def failed(_error: DatabaseError) -> None:
-            self._pending_events.extend(numbered)
-            self._broadcast.publish(numbered[0])
-
-        try:
-            await self._writer.submit(Write(build, lambda: self._broadcast.publish(numbered[0]), failed))
-        except DatabaseError:
-            return
+    async def append_event(self, event: EventDraft) -> Event | None:
+        """Append to the log. None when a disk that fails delays it. Raises DatabaseError when closed."""
+        return await self._writer.submit(Write(entry=Entry(event, self._clock()), lasting=True))
 
     async def retry_pending(self) -> bool:
-        """Write what a full disk held back. True when nothing is held back any more. Raises DatabaseError."""
-        if not self._pending and not self._pending_events:
-            return True
-        taken: dict[BoxID, dict[str, Any]] = {}
-        events: list[Event] = []
+        """Write what a full disk held back. True when nothing is held back any more."""
+        if self._writer.backlog:
+            await self._writer.submit(Write(lasting=True))
+        return not self._writer.backlog
 
-        def build() -> list[Statement]:
-            taken.update({box_id: dict(changes) for box_id, changes in self._pending.items()})
-            events.extend(self._pending_events)
-            statements: list[Statement] = [update_statement(changes, box_id) for box_id, changes in taken.items()]
-            return statements + [(INSERT_EVENT, event_values(event)) for event in events]
+    async def finish_rebuild(self, event: EventDraft | None = None) -> None:
+        """The owner has looked at every directory: from now on one without a row is a stray.
 
-        def done() -> None:
-            for box_id, changes in taken.items():
-                if self._pending.get(box_id) == changes:
-                    self._pending.pop(box_id)
-            del self._pending_events[: len(events)]
-
-        await self._writer.submit(Write(build, done))
-        return not self._pending and not self._pending_events
+        Raises DatabaseError; the next start then asks for a rebuild again.
+        """
+        entry = None if event is None else Entry(event, self._clock())
+        await self._writer.submit(Write([("DELETE FROM facts WHERE name = 'rebuild'", ())], entry))
 
     async def prune_events(self, keep: int) -> None:
-        """Bound the log to its newest `keep` events, and the keys to their time."""
-        if self._connection is None:
-            return
-        old_keys = self._clock() - KEY_SECONDS
-
-        def build() -> list[Statement]:
-            return [
-                ("DELETE FROM events WHERE seq <= ?", (self._seq - keep,)),
-                ("DELETE FROM idempotency WHERE at < ?", (old_keys,)),
-            ]
-
-        await self._writer.submit(Write(build, lambda: None))
-
-    # -- inside
-
-    def _number(self, draft: EventDraft) -> Event:
-        self._seq += 1
-        return Event(
-            seq=self._seq, at=self._clock(), kind=draft.kind, box_id=draft.box_id, name=draft.name, data=draft.data
-        )
-
-    def _change(self, box_id: BoxID, changes: Mapping[str, Any], events: list[Event]) -> None:
-        box = self._boxes.get(box_id)
-        if box is not None:
-            self._boxes[box_id] = msgspec.structs.replace(box, **changes)
-        for event in events:
-            self._broadcast.publish(event)
+        """Bound the log to its newest `keep` events, and the keys to their time. Raises DatabaseError."""
+        await self._writer.submit(Write([self._keys.prune()]))
+        first = (await self.events_since(0, 1))[:1]
+        last_to_go = self._writer.seq - keep
+        while first and first[0].seq <= last_to_go:  # in pieces: other writers get their turn
+            upto = min(last_to_go, first[0].seq + PRUNE_CHUNK)
+            await self._writer.submit(Write([("DELETE FROM events WHERE seq <= ?", (upto,))]))
+            first = await self.events_since(upto, 1)
 
 
-def _gone(box_id: BoxID) -> Box:
-    raise NotFound(f"there is no box {box_id}: it was removed meanwhile")
-
-
-def _create_private(path: Path) -> None:
-    """The file exists with mode 0600 before SQLite opens it; its companions inherit the mode."""
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    path.chmod(0o600)
+def _drop_row(connection: sqlite3.Connection, row: tuple[Any, ...], error: ValueError) -> None:
+    """A row that is not understood must not block the box that its directory describes."""
+    content = dict(zip(COLUMNS, row, strict=True))
+    log.error("a row is not understood and is dropped", error=str(error), row=repr(content)[:4000])
+    connection.execute("BEGIN IMMEDIATE")
+    connection.execute("INSERT OR REPLACE INTO facts VALUES ('rebuild', 'wanted')")
+    connection.execute(DELETE_BOX, (content["box_id"],))
+    connection.execute("COMMIT")

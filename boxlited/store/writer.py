@@ -1,13 +1,15 @@
 """The one writer: takes everything that is queued into one transaction, one fsync for all.
 
-Owns the order: memory changes and events are published in commit order, after the commit.
-A write goes through whatever becomes of the caller that waits for it.
+Owns the order: events get their numbers in the batch, memory changes and events are published
+after the commit, in its order. A write goes through whatever becomes of the caller that waits
+for it. A number is given only by a commit: the log has no holes.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,39 +17,59 @@ import structlog
 import trio
 
 from boxlited.errors import DatabaseError
-from boxlited.store.connection import Connection, commit, translate
+from boxlited.model import BoxID, Event
+from boxlited.store.backlog import Backlog
+from boxlited.store.codec import INSERT_EVENT, Entry
+from boxlited.store.connection import Connection, Statement, commit, translate
 
 MAX_BATCH = 512
 FINISH_SECONDS = 10.0
+# One write of the batch is wrong; the others shall not suffer for it.
+REFUSALS = (
+    sqlite3.IntegrityError,
+    sqlite3.DataError,
+    sqlite3.InterfaceError,
+    sqlite3.ProgrammingError,
+    OverflowError,
+    UnicodeError,
+)
 
 log = structlog.get_logger()
 
-Statement = tuple[str, Sequence[Any]]
+
+def _nothing() -> None:
+    return None
 
 
+@dataclass(slots=True, eq=False)
 class Write:
-    """`build` gives the statements when the batch is made; `done` runs after the commit."""
+    """`apply` changes memory after the commit, `release` takes a reservation back after a failure.
 
-    __slots__ = ("build", "done", "ended", "error", "failed")
+    A `lasting` write records what already happened: memory changes even when the disk is full,
+    and `changes` and `entry` wait in the backlog.
+    """
 
-    def __init__(
-        self,
-        build: Callable[[], list[Statement]],
-        done: Callable[[], None],
-        failed: Callable[[DatabaseError], None] = lambda error: None,
-    ) -> None:
-        self.build = build
-        self.done = done
-        self.failed = failed
-        self.error: DatabaseError | None = None
-        self.ended = trio.Event()
+    statements: Sequence[Statement] = ()
+    entry: Entry | None = None
+    apply: Callable[[], None] = _nothing
+    release: Callable[[], None] = _nothing
+    lasting: bool = False
+    box_id: BoxID | None = None
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    event: Event | None = None
+    error: DatabaseError | None = None
+    ended: trio.Event = field(default_factory=trio.Event)
 
 
 class Writer:
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, publish: Callable[[Event], None]) -> None:
         self._path = path
+        self._publish = publish
         self._queue: list[Write] = []
         self._wake = trio.Event()
+        self._is_open = False
+        self.backlog = Backlog()
+        self.seq = 0
         self.commits = 0
         self.writes = 0
         self.largest_batch = 0
@@ -57,57 +79,126 @@ class Writer:
     def queued(self) -> int:
         return len(self._queue)
 
-    async def submit(self, write: Write) -> None:
-        """Queue a write and wait for its commit. Raises DatabaseError. When the waiting is
-        cancelled the write still happens."""
+    async def submit(self, write: Write) -> Event | None:
+        """Queue a write and wait for its commit; returns its event. Raises DatabaseError.
+
+        Cancelling the wait does not take the write back. None for a write in the backlog.
+        """
+        if not self._is_open:
+            write.release()
+            raise _closed()
         self._queue.append(write)
         self._wake.set()
         await write.ended.wait()
         if write.error is not None:
             raise write.error
+        return write.event
 
-    async def run(self, connection: Connection) -> None:
-        """Serve until cancelled; what is queued then is finished within a bound."""
+    async def run(self, connection: Connection, opened: Callable[[], None]) -> None:
+        """Serve until cancelled; what is queued then is finished, within FINISH_SECONDS."""
+        self._is_open = True
+        scope = trio.CancelScope(shield=True)
         try:
-            while True:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._serve, connection, scope)
+                try:
+                    opened()
+                    await trio.sleep_forever()
+                finally:
+                    self._is_open = False
+                    scope.deadline = trio.current_time() + FINISH_SECONDS
+                    self._wake.set()
+        finally:
+            self._is_open = False
+            self._abandon()
+
+    async def _serve(self, connection: Connection, scope: trio.CancelScope) -> None:
+        with scope:  # a commit under way is not interrupted by the end of the daemon
+            while self._is_open or self._queue:
                 await self._wake.wait()
                 self._wake = trio.Event()
-                await self._drain(connection)
-        finally:
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + FINISH_SECONDS):
-                await self._drain(connection)
+                while self._queue:
+                    batch, self._queue = self._queue[:MAX_BATCH], self._queue[MAX_BATCH:]
+                    await self._commit(connection, batch)
 
-    async def _drain(self, connection: Connection) -> None:
-        while self._queue:
-            batch, self._queue = self._queue[:MAX_BATCH], self._queue[MAX_BATCH:]
-            with trio.CancelScope(shield=True):
-                await self._commit(connection, batch)
+    def _abandon(self) -> None:
+        """Nobody waits for ever: not even when the disk did not answer until the deadline."""
+        left, self._queue = self._queue, []
+        for write in left:
+            write.error = _closed()
+            write.release()
+            write.ended.set()
 
     async def _commit(self, connection: Connection, batch: list[Write]) -> None:
-        statements = [statement for write in batch for statement in write.build()]
+        backlog = list(self.backlog.entries)
+        entries = backlog + [write.entry for write in batch if write.entry is not None]
+        statements = self.backlog.statements()
+        statements += [statement for write in batch for statement in write.statements]
+        statements += [(INSERT_EVENT, entry.row(self.seq + n)) for n, entry in enumerate(entries, 1)]
         try:
             await connection.run(commit(statements))
-        except sqlite3.IntegrityError:
-            if len(batch) == 1:
-                self._fail(batch, DatabaseError("the database refused the write: it is not consistent with a row"))
-                return
-            for write in batch:  # one of them is wrong: it alone shall fail
-                await self._commit(connection, [write])
+        except REFUSALS as error:
+            await self._split(connection, batch, error)
+        except (sqlite3.Error, MemoryError) as error:
+            self._postpone(batch, translate(error, self._path))
+        except BaseException:
+            self._queue[:0] = batch  # not silently lost: `_abandon` tells who waits
+            raise
+        else:
+            self._succeed(batch, backlog)
+
+    async def _split(self, connection: Connection, batch: list[Write], error: Exception) -> None:
+        """Commit one by one, so that only the write that is wrong fails."""
+        if not self.backlog and len(batch) == 1:
+            self._refuse(batch[0], translate(error, self._path))
             return
-        except sqlite3.Error as error:
-            self._fail(batch, translate(error, self._path))
+        if not batch:
+            log.error("changes that the database refuses are given up", error=str(error))
+            self.backlog.clear()
             return
+        if self.backlog:
+            await self._commit(connection, [])
+        for write in batch:
+            await self._commit(connection, [write])
+
+    def _succeed(self, batch: list[Write], backlog: list[Entry]) -> None:
         self.commits += 1
         self.writes += len(batch)
         self.largest_batch = max(self.largest_batch, len(batch))
+        self.backlog.clear()  # only this task adds to it
+        for entry in backlog:
+            self._number(entry)
         for write in batch:
-            write.done()
+            write.apply()
+            if write.entry is not None:
+                write.event = self._number(write.entry)
             write.ended.set()
 
-    def _fail(self, batch: list[Write], error: DatabaseError) -> None:
+    def _number(self, entry: Entry) -> Event:
+        self.seq += 1
+        event = entry.event(self.seq)
+        self._publish(event)
+        return event
+
+    def _postpone(self, batch: list[Write], error: DatabaseError) -> None:
         self.failures += 1
         log.error("a commit failed", writes=len(batch), error=error.message)
         for write in batch:
-            write.error = error
-            write.failed(error)
+            if write.lasting:
+                write.apply()
+                self.backlog.add(write.box_id, write.changes, write.entry)
+            else:
+                write.error = error
+                write.release()
             write.ended.set()
+
+    def _refuse(self, write: Write, error: DatabaseError) -> None:
+        self.failures += 1
+        log.error("the database refused a write", error=error.message)
+        write.error = error
+        write.release()
+        write.ended.set()
+
+
+def _closed() -> DatabaseError:
+    return DatabaseError("the daemon stops and its database is closed: retry when it runs again")

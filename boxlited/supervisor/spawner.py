@@ -28,6 +28,7 @@ PROTOCOL_VERSION = 1
 MAX_MESSAGE = 65536
 MAX_QUEUED = 4096
 READY_FD = 3
+FIRST_PRIVATE_FD = 64
 IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE)
 COMM = b"boxlited-spawn"
 SHIM_COMM = b"boxlited-shim"
@@ -255,7 +256,10 @@ class Hook:
     def _arrange_fds(self, report: int) -> int:
         """0 spec, 1 /dev/null, 2 the shim's stderr, 3 the ready pipe, 4 the report pipe."""
         null = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
-        moved = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 64) for fd in (self._fds[0], null, *self._fds[1:], report)]
+        moved = [
+            fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, FIRST_PRIVATE_FD)
+            for fd in (self._fds[0], null, *self._fds[1:], report)
+        ]
         for target, fd in enumerate(moved):
             os.dup2(fd, target, inheritable=target != 4)
         return 4
@@ -264,6 +268,7 @@ class Hook:
         """Says ok and ends the report: by closing it, or by an exec that closes it; a failed exec adds its errno."""
         _write_all(report, b"ok %d\n" % (record.start_time or 0))
         if self._argv is not None:
+            signal.signal(signal.SIGPIPE, signal.SIG_DFL)
             os.execvpe(self._argv[0], self._argv, self._env)
         os.close(report)
         _write_file(b"/proc/self/comm", SHIM_COMM)
@@ -273,7 +278,8 @@ class Hook:
 def _reset_signals() -> None:
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGCHLD, *IGNORED):
-        signal.signal(number, signal.SIG_DFL)
+        if number != signal.SIGPIPE:  # the spawner may be dead when the child reports to it
+            signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
 
 
@@ -312,13 +318,18 @@ def _seq_of(data: bytes) -> int:
         return 0
 
 
+def _out_of_the_way(fd: int) -> int:
+    """Above the numbers that a child gives to its shim: its copy must live until shim.pid is written."""
+    moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, FIRST_PRIVATE_FD)
+    os.close(fd)
+    return moved
+
+
 def main() -> int:
     """Entry point. Signals of a terminal do not concern us: only the end of the socket does."""
-    sock = socket.socket(fileno=int(sys.argv[1]))
+    sock = socket.socket(fileno=_out_of_the_way(int(sys.argv[1])))
     sock.setblocking(False)
-    lock_fd = int(sys.argv[2])
-    os.set_inheritable(sock.fileno(), False)
-    os.set_inheritable(lock_fd, False)
+    lock_fd = _out_of_the_way(int(sys.argv[2]))
     for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
     _write_file(b"/proc/self/comm", COMM)

@@ -1,0 +1,145 @@
+"""The database file: created private, checked, migrated, and set aside when it is corrupt.
+
+Synchronous; the connection's thread runs it. A file is set aside only when its content is
+proven wrong. What may pass (permissions, I/O errors, a lock) refuses the start instead, and
+a database of a newer program is not even opened for writing.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from pathlib import Path
+from urllib.parse import quote
+
+from boxlited.errors import StartupError
+from boxlited.store.schema import MIGRATIONS, OLDEST_SQLITE, SCHEMA_VERSION
+
+EX_DATAERR = 65
+EX_UNAVAILABLE = 69
+EX_CANTCREAT = 73
+SUFFIXES = ("", "-wal", "-shm")
+# The statements run here are known to be good: an error of logic or of a constraint is the file's.
+CONTENT_ERRORS = frozenset(
+    {
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_NOTADB,
+        sqlite3.SQLITE_ERROR,
+        sqlite3.SQLITE_CONSTRAINT,
+        sqlite3.SQLITE_MISMATCH,
+        sqlite3.SQLITE_SCHEMA,
+        sqlite3.SQLITE_FORMAT,
+        sqlite3.SQLITE_TOOBIG,
+    }
+)
+
+
+class Corrupt(Exception):
+    """The file is not a usable database."""
+
+
+def primary_code(error: BaseException) -> int:
+    """SQLite's result code without its extension; 0 when the error is not SQLite's own."""
+    return (getattr(error, "sqlite_errorcode", 0) or 0) & 0xFF
+
+
+def prepare(connection: sqlite3.Connection, path: Path) -> None:
+    """Check and migrate. Raises Corrupt; StartupError for a newer schema or an unusable file."""
+    try:
+        _refuse_newer(path)
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA busy_timeout = 5000")
+        answer = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if answer != "ok":
+            raise Corrupt(str(answer))
+        _migrate(connection)
+    except sqlite3.Error as error:
+        if primary_code(error) in CONTENT_ERRORS:
+            raise Corrupt(str(error)) from error
+        raise unusable(path, error) from error
+
+
+def _refuse_newer(path: Path) -> None:
+    """Through a connection of its own that cannot write, so that not even the WAL is folded in."""
+    if sqlite3.sqlite_version_info < OLDEST_SQLITE:
+        oldest = ".".join(map(str, OLDEST_SQLITE))
+        raise StartupError(f"SQLite {sqlite3.sqlite_version} is too old: {oldest} is needed", EX_UNAVAILABLE)
+    reader = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)
+    try:
+        version = _version(reader)
+    finally:
+        reader.close()
+    if version > SCHEMA_VERSION:
+        raise StartupError(
+            f"the database {path} was written by a newer boxlited (schema {version}, this program knows"
+            f" {SCHEMA_VERSION}): upgrade boxlited, or restore the database of the older one; nothing was changed",
+            EX_DATAERR,
+        )
+    if version < 0:
+        raise Corrupt(f"schema number {version}")
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _migrate(connection: sqlite3.Connection) -> None:
+    for number in range(_version(connection), SCHEMA_VERSION):
+        connection.executescript(f"BEGIN IMMEDIATE; {MIGRATIONS[number]} PRAGMA user_version = {number + 1}; COMMIT;")
+
+
+def unusable(path: Path, error: Exception) -> StartupError:
+    reason = error.strerror if isinstance(error, OSError) else error
+    return StartupError(f"cannot open the database {path}: {reason}; check its permissions and the disk", EX_CANTCREAT)
+
+
+def create_private(path: Path) -> bool:
+    """The file exists, mode 0600, before SQLite opens it; its companions inherit the mode.
+
+    False when it was missing or empty. Raises StartupError.
+    """
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
+        try:
+            os.fchmod(fd, 0o600)
+            return os.fstat(fd).st_size > 0
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise unusable(path, error) from error
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a database and its companions; never overwrites anything. Returns the new name.
+
+    The companions of a database that is gone are set aside too, or SQLite would delete them.
+    """
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    counter = 0
+    target = path.with_name(f"{path.name}.corrupt-{stamp}")
+    while any(os.path.lexists(f"{target}{suffix}") for suffix in SUFFIXES):
+        counter += 1
+        target = path.with_name(f"{path.name}.corrupt-{stamp}.{counter}")
+    for suffix in SUFFIXES:
+        try:
+            os.rename(f"{path}{suffix}", f"{target}{suffix}")
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise unusable(path, error) from error
+    return target
+
+
+def has_leftovers(path: Path) -> bool:
+    """Is there a write-ahead log with content beside a database that is missing or empty?"""
+    try:
+        return os.stat(f"{path}-wal").st_size > 0
+    except FileNotFoundError:
+        return False
+
+
+def was_set_aside(path: Path) -> bool:
+    """Was an earlier database of this name ever set aside?"""
+    return any(path.parent.glob(f"{path.name}.corrupt-*"))

@@ -1,0 +1,366 @@
+"""Rows 1 to 6 and 9 to 17 of the fault list: identity, evidence of death, restarts and reboots."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from boxlited.errors import BoxlitedError, InvalidState, NotFound
+from tests.integration.daemon_harness import Daemon, is_alive, kill_pid, until
+from tests.integration.test_faults_hostile import edit_rows, start_time
+
+CONFIG = "[engines]\nenabled = ['sandbox', 'process']\n[reconcile]\nperiod_seconds = 0.2\njitter = 0.0\n"
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+
+
+@pytest.fixture
+def daemon() -> Iterator[Daemon]:
+    with Daemon(CONFIG) as one:
+        yield one.start()
+
+
+def kernel_version() -> tuple[int, ...]:
+    return tuple(int(part) for part in os.uname().release.split(".")[:2])
+
+
+def blind(daemon: Daemon) -> tuple[int, int]:
+    """Leave the daemon no free descriptor; returns what to restore."""
+    assert daemon.process is not None
+    pid = daemon.process.pid
+    before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (len(os.listdir(f"/proc/{pid}/fd")), before[1]))
+    return before
+
+
+def see_again(daemon: Daemon, before: tuple[int, int]) -> None:
+    assert daemon.process is not None
+    resource.prlimit(daemon.process.pid, resource.RLIMIT_NOFILE, before)
+
+
+def test_rows_01_and_02_a_probe_that_fails_for_a_passing_reason_is_no_death(daemon: Daemon) -> None:
+    box = daemon.run()
+    passes = daemon.client.metrics()["reconcile_passes_total"]
+    before = blind(daemon)
+    try:
+        until(lambda: daemon.get(box["box_id"])["status"] == "unknown", "three blind passes say unknown")
+        with pytest.raises(BoxlitedError):
+            daemon.client.start(box["box_id"])
+        with pytest.raises(InvalidState):
+            daemon.client.stop(box["box_id"])
+        with pytest.raises(InvalidState):
+            daemon.client.remove(box["box_id"], force=True)
+        assert [pid for _, pid in daemon.shims()] == [box["pid"]]
+    finally:
+        see_again(daemon, before)
+    row = daemon.wait_status(box["box_id"], "running")
+    assert row["pid"] == box["pid"]
+    assert daemon.client.metrics()["reconcile_passes_total"] > passes
+    daemon.check_oracle({box["box_id"]: "running"})
+
+
+@pytest.mark.parametrize("command", ["stop", "remove", "kill", "start", "reconcile"])
+def test_row_03_pid_reused_while_the_daemon_was_down(daemon: Daemon, command: str) -> None:
+    box = daemon.run()
+    daemon.kill9()
+    kill_pid(box["pid"])
+    until(lambda: not is_alive(box["pid"]), "the shim ends")
+    stranger = daemon.sentinels[0].pid
+    recorded = (daemon.box_dir(box["box_id"]) / "shim.pid").read_text().split()[1]
+    (daemon.box_dir(box["box_id"]) / "shim.pid").write_text(f"{stranger}\n{recorded}\n")
+    edit_rows(daemon, "UPDATE boxes SET pid = ?", stranger)
+    daemon.start()
+    row = daemon.get(box["box_id"])
+    assert row["status"] in ("stopped", "failed")
+    assert row["pid"] is None
+    if command == "stop":
+        daemon.client.stop(box["box_id"])
+    elif command == "kill":
+        with pytest.raises(InvalidState):
+            daemon.client.kill(box["box_id"])
+    elif command == "remove":
+        daemon.client.remove(box["box_id"], force=True)
+    elif command == "start":
+        assert daemon.client.start(box["box_id"])["pid"] != stranger
+    else:
+        daemon.client.reconcile()
+    assert is_alive(stranger)
+    daemon.check_oracle()
+
+
+def test_row_04_no_signal_leaves_a_terminal_state(daemon: Daemon) -> None:
+    box = daemon.run(["/bin/sh", "-c", "exit 7"])
+    daemon.client.wait(box["box_id"], 20)
+    before = daemon.table()
+    for number in (9, 15, 10):
+        with pytest.raises(InvalidState):
+            daemon.client.kill(box["box_id"], number)
+    assert daemon.client.stop(box["box_id"])["exit_code"] == 7
+    assert daemon.table() == before
+    daemon.check_oracle({box["box_id"]: "stopped"})
+
+
+def test_row_05_pid_reused_within_the_same_tick_is_told_apart_by_the_pidfs_inode(daemon: Daemon) -> None:
+    box = daemon.run()
+    daemon.kill9()
+    kill_pid(box["pid"])
+    until(lambda: not is_alive(box["pid"]), "the shim ends")
+    stranger = daemon.sentinels[0].pid  # pid and start time agree, as after a reuse within a tick
+    (daemon.box_dir(box["box_id"]) / "shim.pid").write_text(f"{stranger}\n{start_time(stranger)}\n")
+    daemon.start()
+    row = daemon.get(box["box_id"])
+    if kernel_version() < (6, 9):
+        pytest.skip("this kernel has no pidfs inodes: pid and start time are all there is")
+    assert row["status"] in ("stopped", "failed")
+    daemon.client.remove(box["box_id"], force=True)
+    assert is_alive(stranger)
+    daemon.check_oracle()
+
+
+def test_row_06_commands_at_once_do_not_overwrite_each_other(daemon: Daemon) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    boxes = [daemon.create()["box_id"] for _ in range(4)]
+
+    def storm(number: int) -> None:
+        box_id = boxes[number % len(boxes)]
+        try:
+            if number % 3 == 0:
+                daemon.client.stop(box_id, 0.1)
+            else:
+                daemon.client.start(box_id)
+        except BoxlitedError:
+            return
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(storm, range(40)))
+    for box_id in boxes:
+        daemon.client.start(box_id)
+    shims = dict(daemon.shims())
+    assert {row["pid"] for row in daemon.table().values()} == set(shims.values())
+    for box_id in boxes:
+        daemon.client.stop(box_id)
+    daemon.check_oracle(dict.fromkeys(boxes, "stopped"))
+
+
+def test_row_09_shim_killed_without_an_exit_file(daemon: Daemon) -> None:
+    box = daemon.run()
+    kill_pid(box["pid"])
+    row = daemon.wait_status(box["box_id"], "failed")
+    assert row["stop_cause"] == "shim_killed"
+    assert "killed by SIGKILL" in row["failure_reason"]
+    daemon.client.remove(box["box_id"])  # the first rm works
+    with pytest.raises(NotFound):
+        daemon.client.get(box["box_id"])
+    daemon.check_oracle()
+
+
+def test_row_09_adopted_shim_killed_after_a_restart_is_still_told(daemon: Daemon) -> None:
+    """It is no child of this daemon's spawner: the pidfd alone tells how it ended."""
+    box = daemon.run()
+    daemon.restart_after_kill()
+    kill_pid(box["pid"])
+    row = daemon.wait_status(box["box_id"], "failed", "stopped")
+    if kernel_version() < (6, 15):
+        pytest.skip("this kernel does not tell how a process that is no child has ended")
+    assert "killed by SIGKILL" in row["failure_reason"]
+
+
+@pytest.mark.parametrize(
+    ("script", "status", "code"), [("exit 0", "stopped", 0), ("exit 9", "stopped", 9), ("kill -SEGV $$", "failed", 139)]
+)
+def test_row_10_end_while_the_daemon_is_down_is_settled_before_it_answers(
+    daemon: Daemon, script: str, status: str, code: int
+) -> None:
+    box = daemon.run(["/bin/sh", "-c", f"while [ ! -e /root/go ]; do sleep 0.02; done; {script}"])
+    daemon.kill9()
+    (daemon.box_dir(box["box_id"]) / "upper" / "go").touch()
+    until(lambda: not is_alive(box["pid"]), "the shim ends")
+    daemon.start()
+    row = daemon.get(box["box_id"])  # the very first answer
+    assert (row["status"], row["exit_code"]) == (status, code)
+    daemon.check_oracle({box["box_id"]: status})
+
+
+def test_row_11_exit_file_that_arrives_late_is_waited_for(daemon: Daemon) -> None:
+    """The pidfd fires first: the record of an ended shim is read before the verdict, and no code is made up."""
+    box = daemon.run()
+    seen = daemon.box_dir(box["box_id"]) / "exit"
+    kill_pid(box["pid"])
+    row = daemon.wait_status(box["box_id"], "failed")
+    assert not seen.exists()
+    assert row["exit_code"] == 137  # the shim's own end, as waitpid told it: not 0 and not 255
+    assert row["exit_signal"] == "SIGKILL"
+
+
+def test_row_12_exit_file_of_an_earlier_life_is_not_blamed_on_the_live_box(daemon: Daemon) -> None:
+    box = daemon.run()
+    daemon.kill9()
+    stale = {"type": "signal", "exit_code": 134, "signal": "SIGABRT", "run_id": "0" * 32}
+    (daemon.box_dir(box["box_id"]) / "exit").write_text(json.dumps(stale))
+    daemon.start()
+    assert daemon.get(box["box_id"])["pid"] == box["pid"]
+    assert not (daemon.box_dir(box["box_id"]) / "exit").exists()
+    assert "SIGABRT" in daemon.client.crash(box["box_id"], previous=True)["user_message"]
+    daemon.check_oracle({box["box_id"]: "running"})
+
+
+def test_row_12_seed_format_exit_file_of_a_dead_box_fails_it(daemon: Daemon) -> None:
+    box = daemon.create()
+    daemon.kill9()
+    (daemon.box_dir(box["box_id"]) / "exit").write_text('{"type":"signal","exit_code":134,"signal":"SIGABRT"}')
+    daemon.start()
+    row = daemon.get(box["box_id"])
+    assert row["status"] == "failed"
+    assert "SIGABRT" in row["failure_reason"]
+    assert (daemon.box_dir(box["box_id"]) / "exit").exists()  # stays in the active slot
+    daemon.check_oracle({box["box_id"]: "failed"})
+
+
+@needs_root
+def test_row_13_shim_gone_and_its_cgroup_populated(daemon: Daemon) -> None:
+    box = daemon.run()
+    path = next(
+        line.split("::", 1)[1] for line in Path(f"/proc/{box['pid']}/cgroup").read_text().splitlines() if "::" in line
+    )
+    mount = Path("/sys/fs/cgroup/unified")
+    group = (mount if mount.exists() else Path("/sys/fs/cgroup")) / path.lstrip("/")
+    leftover = subprocess.Popen(["sleep", "300"])
+    try:
+        (group / "cgroup.procs").write_text(str(leftover.pid))
+        kill_pid(box["pid"])
+        daemon.wait_status(box["box_id"], "failed")
+        assert leftover.wait(timeout=10) == -signal.SIGKILL  # not said before the cgroup was empty
+        daemon.check_oracle({box["box_id"]: "failed"})
+    finally:
+        leftover.kill()
+        leftover.wait()
+
+
+@needs_root
+def test_row_14_reboot(tmp_path: Path) -> None:
+    fake = tmp_path / "boot_id"
+    fake.write_text("11111111-2222-3333-4444-555555555555\n")
+    with Daemon(CONFIG) as daemon:
+        daemon.start()
+        plain = daemon.run()
+        always = daemon.run(restart={"policy": "always"})
+        daemon.kill9()
+        for _box, pid in daemon.shims():
+            kill_pid(pid)
+        until(lambda: not daemon.shims(), "everything is dead, as after a reboot")
+        bind = 'mount --bind "$1" /proc/sys/kernel/random/boot_id && shift && exec "$@"'
+        argv = [sys.executable, "-m", "boxlited.cli.boxlited", "serve", "--home", str(daemon.home)]
+        argv += ["--socket", str(daemon.socket), "--config", str(daemon.config)]
+        with daemon.log.open("ab") as log:
+            daemon.process = subprocess.Popen(
+                ["unshare", "-m", "sh", "-c", bind, "sh", str(fake), *argv],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            )  # fmt: skip
+        daemon.wait_ready()
+        row = daemon.get(plain["box_id"])
+        assert (row["status"], row["stop_cause"]) == ("stopped", "host_rebooted")
+        assert row["desired"] == "stopped"
+        # A new sandbox cannot be mounted below this made-up /proc; that the policy acts is what counts here.
+        assert daemon.get(always["box_id"])["desired"] == "running"
+        daemon.until_box(always["box_id"], lambda box: box["restart_count"] > 0, "is restarted by its policy")
+
+
+def test_row_14_same_pid_and_start_time_after_a_reboot_is_a_stranger(daemon: Daemon) -> None:
+    box = daemon.run()
+    daemon.kill9()
+    kill_pid(box["pid"])
+    until(lambda: not is_alive(box["pid"]), "the shim ends, as in a reboot")
+    stranger = daemon.sentinels[0].pid
+    (daemon.box_dir(box["box_id"]) / "shim.pid").write_text(f"{stranger}\n{start_time(stranger)}\n")
+    edit_rows(daemon, "UPDATE boxes SET boot_id = 'another-boot', pidfs_inode = NULL")
+    daemon.start()
+    row = daemon.get(box["box_id"])
+    assert (row["status"], row["stop_cause"]) == ("stopped", "host_rebooted")
+    daemon.client.remove(box["box_id"], force=True)
+    daemon.check_oracle()
+
+
+def test_row_15_restart_of_the_daemon_keeps_every_box(daemon: Daemon) -> None:
+    boxes = [daemon.run(engine=engine) for engine in ("sandbox", "process", "sandbox")]
+    before = daemon.table()
+    for _ in range(2):
+        assert daemon.stop() == 0
+        daemon.start()
+        assert daemon.table() == before
+    daemon.check_oracle({box["box_id"]: "running" for box in boxes})
+
+
+def test_row_16_stop_for_good_drains_when_configured() -> None:
+    with Daemon(CONFIG + "[shutdown]\non_stop = 'drain'\ngrace_seconds = 5\n") as daemon:
+        daemon.start()
+        boxes = [daemon.run() for _ in range(3)]
+        assert daemon.stop() == 0
+        assert daemon.shims() == []
+        daemon.start()
+        assert {daemon.get(box["box_id"])["stop_cause"] for box in boxes} == {"drained"}
+        daemon.check_oracle({box["box_id"]: "stopped" for box in boxes})
+
+
+def test_row_16_boxlited_drain_stops_all_with_progress(daemon: Daemon) -> None:
+    boxes = [daemon.run() for _ in range(3)]
+    done = subprocess.run(
+        [sys.executable, "-m", "boxlited.cli.boxlited", "drain", "--socket", str(daemon.socket)],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "3 of 3 boxes stopped" in done.stdout
+    daemon.check_oracle({box["box_id"]: "stopped" for box in boxes})
+
+
+def test_row_17_workload_never_sees_a_broken_pipe(daemon: Daemon) -> None:
+    script = "i=0; while [ ! -e /root/stop ]; do echo n$i; i=$((i+1)); done; echo last$i"
+    box = daemon.run(["/bin/sh", "-c", script])
+    log = daemon.box_dir(box["box_id"]) / "logs" / "console.log"
+    until(lambda: log.exists() and log.stat().st_size > 10_000, "it writes")
+    daemon.kill9()
+    size = log.stat().st_size
+    until(lambda: log.stat().st_size > size, "it goes on writing")
+    (daemon.box_dir(box["box_id"]) / "upper" / "stop").touch()
+    until(lambda: not is_alive(box["pid"]), "it ends by itself")
+    daemon.start()
+    assert daemon.get(box["box_id"])["exit_code"] == 0
+    lines = b"".join(daemon.client.logs(box["box_id"])).split()
+    last = int(lines[-1].removeprefix(b"last"))
+    if not (log.parent / "console.log.2").exists():
+        assert lines[:-1] == [b"n%d" % number for number in range(last)]
+    daemon.check_oracle({box["box_id"]: "stopped"})
+
+
+@pytest.mark.parametrize("engine", ["sandbox", "process"])
+def test_no_orphan_survives_a_shim_that_is_killed_at_any_moment(daemon: Daemon, engine: str) -> None:
+    """Also what the workload forked away: the kernel takes the namespace down with the shim."""
+    for step in range(8):
+        mark = f"{900000 + step}.{os.getpid()}"
+        box = daemon.run(["/bin/sh", "-c", f"(setsid sleep {mark} &) ; exec sleep {mark}"], engine=engine)
+        if step % 2:
+            until(lambda m=mark: len(_sleepers(m)) >= 2, "both sleepers run")  # type: ignore[misc]
+        kill_pid(box["pid"])
+        daemon.wait_status(box["box_id"], "failed")
+        until(lambda m=mark: not _sleepers(m), "no sleeper is left")  # type: ignore[misc]
+        daemon.client.remove(box["box_id"])
+
+
+def _sleepers(mark: str) -> list[int]:
+    found = []
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                words = Path(f"/proc/{name}/cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if words[:2] == [b"sleep", mark.encode()] and is_alive(int(name)):
+                found.append(int(name))
+    return found
