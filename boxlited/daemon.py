@@ -22,10 +22,10 @@ from boxlited import __version__, sdnotify
 from boxlited.api.listeners import Listener, inherited, listen_tcp, listen_unix, read_only_path
 from boxlited.api.server import ApiServer
 from boxlited.config import Config
-from boxlited.errors import StartupError
+from boxlited.errors import DatabaseError, StartupError
 from boxlited.homelock import acquire
 from boxlited.model import EventDraft, EventKind
-from boxlited.store.store import Store
+from boxlited.store.store import Store, StoreOpening
 from boxlited.supervisor.cgroup import Cgroups
 from boxlited.supervisor.directories import Directories
 from boxlited.supervisor.kernel import Kernel
@@ -68,6 +68,8 @@ async def _serve(
             async with trio.open_nursery() as supervisor_nursery:
                 recover = partial(supervisor.run, database_lost=opening.rebuilt)
                 await supervisor_nursery.start(recover)
+                if opening.rebuilt:
+                    await _finish_rebuild(store, opening)
                 await _note(store, EventKind.DAEMON_STARTED)
                 await _serve_api(config, supervisor, notifier, signals, on_ready)
                 await _note(store, EventKind.DAEMON_STOPPED)
@@ -119,6 +121,17 @@ def _listeners(config: Config) -> list[Listener]:
 
 async def _note(store: Store, kind: EventKind) -> None:
     await store.append_event(EventDraft(kind=kind, data={"pid": os.getpid(), "version": __version__}))
+
+
+async def _finish_rebuild(store: Store, opening: StoreOpening) -> None:
+    """Until this is durable, a directory without a row is a box whose row was lost."""
+    event = None
+    if opening.set_aside is not None:
+        event = EventDraft(kind=EventKind.DATABASE_REBUILT, data={"set_aside": str(opening.set_aside)})
+    try:
+        await store.finish_rebuild(event)
+    except DatabaseError as error:
+        log.error("the next start rebuilds the table again", error=error.message)
 
 
 def _prepare_home(home: HomeLayout) -> None:

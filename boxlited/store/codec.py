@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from boxlited.model import Box, BoxID, BoxSpec, Event, EventDraft
+from boxlited.model import Box, BoxID, BoxSpec, Event, EventDraft, EventKind, check_name
 
 COLUMNS: tuple[str, ...] = tuple(field.name for field in msgspec.structs.fields(Box))
 CHANGEABLE = frozenset(COLUMNS) - {"box_id", "name"}
@@ -63,13 +63,12 @@ def update_statement(changes: Mapping[str, Any], box_id: BoxID) -> tuple[str, tu
 
 
 def box_from_row(row: Sequence[Any]) -> Box:
-    """Raises ValueError (msgspec's errors are such) when a row does not fit the model."""
+    """Raises ValueError (msgspec's errors are such) or InvalidArgument: the row does not fit the model."""
     content = dict(zip(COLUMNS, row, strict=True))
-    if not BoxID.is_valid(content["box_id"]):
-        raise ValueError("its id is not an id")
+    box_id = BoxID.parse(content.pop("box_id"))
+    check_name(content["name"])
     spec = msgspec.json.decode(content.pop("spec"), type=BoxSpec)
     not_applied = msgspec.json.decode(content.pop("not_applied"), type=tuple[str, ...])
-    box_id = BoxID(content.pop("box_id"))
     rest = msgspec.convert(content, _Rest)
     values = {name: getattr(rest, name) for name in _REST_NAMES}
     return Box(box_id=box_id, spec=spec, not_applied=not_applied, **values)
@@ -103,7 +102,10 @@ class Entry:
 
 
 def event_from_row(row: Sequence[Any]) -> Event:
-    """Raises ValueError when the row does not fit the model."""
+    """A row that is not understood becomes a warning: no number is missing for its reader."""
     seq, at, kind, box_id, name, data = row
-    content = {"seq": seq, "at": at, "kind": kind, "box_id": box_id, "name": name, "data": msgspec.json.decode(data)}
-    return msgspec.convert(content, Event)
+    content = {"seq": seq, "at": at, "kind": kind, "box_id": box_id, "name": name}
+    try:
+        return msgspec.convert({**content, "data": msgspec.json.decode(data)}, Event)
+    except ValueError:
+        return Event(seq=seq, at=at, kind=EventKind.WARNING, data={"message": "this event cannot be read any more"})

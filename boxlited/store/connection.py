@@ -32,19 +32,18 @@ class Connection:
         self._loop = loop  # callers run in tasks outside the loop's own context
 
     @classmethod
-    async def open(cls, path: Path) -> Connection:
-        """Open, check, migrate. Raises Corrupt, StartupError."""
+    async def open(cls, path: Path, load: Callable[[sqlite3.Connection], T]) -> tuple[Connection, T]:
+        """Open, check, migrate; returns what `load` returns too. Raises Corrupt, StartupError."""
         try:
             raw = await aio_as_trio(_connect)(path)
         except sqlite3.Error as error:
             raise unusable(path, error) from error
         connection = cls(raw, current_loop.get())
         try:
-            await connection.run(partial(prepare, path=path))
+            return connection, await connection.run(partial(prepare, path=path, load=load))
         except BaseException:
             await connection.close()
             raise
-        return connection
 
     async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run a function in the connection's thread. Raises what it raises.

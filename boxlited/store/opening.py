@@ -10,7 +10,10 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import quote
 
 from boxlited.errors import StartupError
@@ -19,6 +22,7 @@ from boxlited.store.schema import MIGRATIONS, OLDEST_SQLITE, SCHEMA_VERSION
 EX_DATAERR = 65
 EX_UNAVAILABLE = 69
 EX_CANTCREAT = 73
+T = TypeVar("T")
 SUFFIXES = ("", "-wal", "-shm")
 # The statements run here are known to be good: an error of logic or of a constraint is the file's.
 CONTENT_ERRORS = frozenset(
@@ -44,8 +48,9 @@ def primary_code(error: BaseException) -> int:
     return (getattr(error, "sqlite_errorcode", 0) or 0) & 0xFF
 
 
-def prepare(connection: sqlite3.Connection, path: Path) -> None:
-    """Check and migrate. Raises Corrupt; StartupError for a newer schema or an unusable file."""
+def prepare(connection: sqlite3.Connection, path: Path, load: Callable[[sqlite3.Connection], T]) -> T:
+    """Check, migrate, load. Raises Corrupt; StartupError for a newer schema or an unusable file."""
+    connection.text_factory = partial(str, encoding="utf-8", errors="replace")
     try:
         _refuse_newer(path)
         connection.execute("PRAGMA journal_mode = WAL")
@@ -55,6 +60,7 @@ def prepare(connection: sqlite3.Connection, path: Path) -> None:
         if answer != "ok":
             raise Corrupt(str(answer))
         _migrate(connection)
+        return load(connection)
     except sqlite3.Error as error:
         if primary_code(error) in CONTENT_ERRORS:
             raise Corrupt(str(error)) from error

@@ -22,7 +22,7 @@ import structlog
 import trio
 import trio_asyncio
 
-from boxlited.errors import DatabaseError
+from boxlited.errors import DatabaseError, InvalidArgument
 from boxlited.model import Box, BoxID, Event, EventDraft
 from boxlited.store.codec import (
     COLUMNS,
@@ -42,7 +42,7 @@ from boxlited.store.events import Broadcast
 from boxlited.store.keys import Keys
 from boxlited.store.opening import Corrupt, create_private, has_leftovers, set_aside, was_set_aside
 from boxlited.store.table import Table
-from boxlited.store.writer import Write, Writer
+from boxlited.store.writer import Write, Writer, closed
 
 PRUNE_CHUNK = 5_000
 
@@ -80,45 +80,46 @@ class Store:
     async def run(self, *, task_status: trio.TaskStatus[StoreOpening] = trio.TASK_STATUS_IGNORED) -> None:
         """Open, report how, serve until cancelled, then finish what is queued. Raises StartupError."""
         async with trio_asyncio.open_loop():
-            connection, aside = await self._open()
+            connection, opening = await self._open()
             try:
-                rebuild = await connection.run(self._load)
                 self._connection = connection
-                await self._writer.run(connection, lambda: task_status.started(StoreOpening(rebuild, aside)))
+                await self._writer.run(connection, lambda: task_status.started(opening))
             finally:
                 self._connection = None
                 self._broadcast.close()
                 await connection.close()
 
-    async def _open(self) -> tuple[Connection, Path | None]:
+    async def _open(self) -> tuple[Connection, StoreOpening]:
         aside = None
         if not create_private(self._path) and has_leftovers(self._path):
             aside = set_aside(self._path)
             create_private(self._path)
         try:
-            connection = await Connection.open(self._path)
+            connection, rebuild = await Connection.open(self._path, self._load)
         except Corrupt as problem:
             aside = set_aside(self._path)
             log.error("the database is corrupt and was set aside", problem=str(problem), set_aside=str(aside))
             create_private(self._path)
-            connection = await Connection.open(self._path)
-        return connection, aside
+            connection, rebuild = await Connection.open(self._path, self._load)
+        return connection, StoreOpening(rebuilt=rebuild, set_aside=aside)
 
     def _load(self, connection: sqlite3.Connection) -> bool:
         """Everything but the log into memory. Returns whether rows may be missing."""
-        rebuild = connection.execute("SELECT 1 FROM facts WHERE name = 'rebuild'").fetchone() is not None
+        boxes = []
         for row in connection.execute(SELECT_BOXES).fetchall():
             try:
-                self._table.put(box_from_row(row))
-            except ValueError as error:
-                rebuild = True
+                boxes.append(box_from_row(row))
+            except (ValueError, InvalidArgument) as error:
                 _drop_row(connection, row, error)
-        self._keys.load(connection)
+        rebuild = connection.execute("SELECT 1 FROM facts WHERE name = 'rebuild'").fetchone() is not None
         last = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchone()
         if last is not None:
             self._writer.seq = last[0]
         elif was_set_aside(self._path):  # go on above every number that the lost log can have given
             self._writer.seq = int(self._clock() * 1000)
+        self._keys.load(connection)
+        for box in boxes:
+            self._table.put(box)
         return rebuild
 
     # -- reading
@@ -156,7 +157,7 @@ class Store:
     async def events_since(self, seq: int, limit: int = 1000) -> list[Event]:
         """Committed events with a number above `seq`, oldest first. Raises DatabaseError."""
         if self._connection is None:
-            raise DatabaseError("the daemon stops and its database is closed: retry when it runs again")
+            raise closed()
         try:
             rows = await self._connection.run(lambda raw: raw.execute(SELECT_EVENTS, (seq, limit)).fetchall())
         except sqlite3.Error as error:
@@ -228,8 +229,11 @@ class Store:
         await self._writer.submit(write)
 
     async def append_event(self, event: EventDraft) -> Event | None:
-        """Append to the log. None when a disk that fails delays it. Raises DatabaseError when closed."""
-        return await self._writer.submit(Write(entry=Entry(event, self._clock()), lasting=True))
+        """Append to the log; never an error of the caller. None when the disk delays it."""
+        try:
+            return await self._writer.submit(Write(entry=Entry(event, self._clock()), lasting=True))
+        except DatabaseError:
+            return None
 
     async def retry_pending(self) -> bool:
         """Write what a full disk held back. True when nothing is held back any more."""
@@ -256,7 +260,7 @@ class Store:
             first = await self.events_since(upto, 1)
 
 
-def _drop_row(connection: sqlite3.Connection, row: tuple[Any, ...], error: ValueError) -> None:
+def _drop_row(connection: sqlite3.Connection, row: tuple[Any, ...], error: Exception) -> None:
     """A row that is not understood must not block the box that its directory describes."""
     content = dict(zip(COLUMNS, row, strict=True))
     log.error("a row is not understood and is dropped", error=str(error), row=repr(content)[:4000])

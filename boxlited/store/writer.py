@@ -66,6 +66,7 @@ class Writer:
         self._path = path
         self._publish = publish
         self._queue: list[Write] = []
+        self._batch: list[Write] = []  # under way
         self._wake = trio.Event()
         self._is_open = False
         self.backlog = Backlog()
@@ -86,7 +87,7 @@ class Writer:
         """
         if not self._is_open:
             write.release()
-            raise _closed()
+            raise closed()
         self._queue.append(write)
         self._wake.set()
         await write.ended.wait()
@@ -118,16 +119,15 @@ class Writer:
                 await self._wake.wait()
                 self._wake = trio.Event()
                 while self._queue:
-                    batch, self._queue = self._queue[:MAX_BATCH], self._queue[MAX_BATCH:]
-                    await self._commit(connection, batch)
+                    self._batch, self._queue = self._queue[:MAX_BATCH], self._queue[MAX_BATCH:]
+                    await self._commit(connection, self._batch)
 
     def _abandon(self) -> None:
         """Nobody waits for ever: not even when the disk did not answer until the deadline."""
-        left, self._queue = self._queue, []
+        left = [write for write in [*self._batch, *self._queue] if not write.ended.is_set()]
+        self._queue = []
         for write in left:
-            write.error = _closed()
-            write.release()
-            write.ended.set()
+            _fail(write, closed())
 
     async def _commit(self, connection: Connection, batch: list[Write]) -> None:
         backlog = list(self.backlog.entries)
@@ -141,9 +141,6 @@ class Writer:
             await self._split(connection, batch, error)
         except (sqlite3.Error, MemoryError) as error:
             self._postpone(batch, translate(error, self._path))
-        except BaseException:
-            self._queue[:0] = batch  # not silently lost: `_abandon` tells who waits
-            raise
         else:
             self._succeed(batch, backlog)
 
@@ -187,18 +184,21 @@ class Writer:
             if write.lasting:
                 write.apply()
                 self.backlog.add(write.box_id, write.changes, write.entry)
+                write.ended.set()
             else:
-                write.error = error
-                write.release()
-            write.ended.set()
+                _fail(write, error)
 
     def _refuse(self, write: Write, error: DatabaseError) -> None:
         self.failures += 1
         log.error("the database refused a write", error=error.message)
-        write.error = error
-        write.release()
-        write.ended.set()
+        _fail(write, error)
 
 
-def _closed() -> DatabaseError:
+def _fail(write: Write, error: DatabaseError) -> None:
+    write.error = error
+    write.release()
+    write.ended.set()
+
+
+def closed() -> DatabaseError:
     return DatabaseError("the daemon stops and its database is closed: retry when it runs again")

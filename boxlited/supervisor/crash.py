@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import stat
-import unicodedata
 from dataclasses import dataclass
 
 from boxlited.supervisor.exitfile import ExitInfo
@@ -16,7 +15,6 @@ from boxlited.supervisor.kernel import ExitStatus
 
 MAX_LINE = 400
 MAX_LINES = 40
-_HIDDEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
 _CAUSES = {
     "SIGABRT": "the program aborted itself: a failed assertion, a panic, or corrupted memory that malloc noticed",
@@ -131,7 +129,7 @@ def sanitize(text: str, limit: int = MAX_LINE) -> str:
 
 
 def _visible(character: str) -> str:
-    if character == " " or unicodedata.category(character) not in _HIDDEN_CATEGORIES:
+    if character.isprintable():
         return character
     number = ord(character)
     return f"\\x{number:02x}" if number < 256 else f"\\u{number:04x}"

@@ -1,0 +1,89 @@
+"""A kernel of scripted processes behind the seam of `kernel.py`; counts the descriptors it hands out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from boxlited.supervisor.kernel import ExitStatus, ProcStat
+
+
+@dataclass
+class FakeProcess:
+    """`alive` False is a zombie until `reaped`."""
+
+    pid: int
+    start_time: int
+    inode: int | None = None
+    state: str = "S"
+    ended: ExitStatus | None = None
+    reaped: bool = False
+    signals: list[int] = field(default_factory=list)
+
+
+@dataclass
+class FakeKernel:
+    """`failures`: name of a call -> the OSError that it raises."""
+
+    boot: str = "boot-1"
+    now: float = 1000.0
+    processes: dict[int, FakeProcess] = field(default_factory=dict)
+    failures: dict[str, OSError] = field(default_factory=dict)
+    open_fds: dict[int, FakeProcess] = field(default_factory=dict)
+    _next_fd: int = 100
+
+    def add(self, pid: int, start_time: int, inode: int | None = None) -> FakeProcess:
+        self.processes[pid] = FakeProcess(pid, start_time, inode)
+        return self.processes[pid]
+
+    def _fail(self, call: str) -> None:
+        if call in self.failures:
+            raise self.failures[call]
+
+    def _get(self, pid: int) -> FakeProcess:
+        process = self.processes.get(pid)
+        if process is None or process.reaped:
+            raise ProcessLookupError(3, "no such process")
+        return process
+
+    def boot_id(self) -> str:
+        return self.boot
+
+    def boottime(self) -> float:
+        return self.now
+
+    def pidfd_open(self, pid: int) -> int:
+        self._fail("pidfd_open")
+        self._next_fd += 1
+        self.open_fds[self._next_fd] = self._get(pid)
+        return self._next_fd
+
+    def pidfd_signal(self, pidfd: int, signal: int) -> None:
+        self._fail("pidfd_signal")
+        process = self.open_fds[pidfd]
+        if process.reaped:
+            raise ProcessLookupError(3, "no such process")
+        if signal:
+            process.signals.append(signal)
+
+    def pidfd_inode(self, pidfd: int) -> int | None:
+        self._fail("pidfd_inode")
+        return self.open_fds[pidfd].inode
+
+    def close(self, fd: int) -> None:
+        del self.open_fds[fd]
+
+    def exit_status(self, pidfd: int) -> ExitStatus | None:
+        process = self.open_fds[pidfd]
+        return process.ended if process.reaped else None
+
+    def zombie_status(self, pid: int) -> ExitStatus | None:
+        process = self.processes.get(pid)
+        return process.ended if process is not None and process.state == "Z" and not process.reaped else None
+
+    def proc_stat(self, pid: int) -> ProcStat:
+        self._fail("proc_stat")
+        process = self._get(pid)
+        return ProcStat(pid, process.state, 1, process.start_time)
+
+    def process_children(self, pid: int) -> list[int]:
+        return []

@@ -1,0 +1,183 @@
+"""Process identity over a table, against a fake kernel that is itself held against the real one."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from boxlited.model import IdentityKind
+from boxlited.supervisor.identity import Evidence, identify
+from boxlited.supervisor.kernel import ExitStatus, Kernel, KernelProtocol
+from tests.unit.fake_kernel import FakeKernel
+
+PID = 4242
+
+
+@pytest.fixture
+def kernel() -> FakeKernel:
+    kernel = FakeKernel()
+    kernel.add(PID, start_time=777, inode=55)
+    return kernel
+
+
+def look(kernel: KernelProtocol, tmp_path: Path, content: bytes, evidence: Evidence | None = None) -> IdentityKind:
+    path = tmp_path / "shim.pid"
+    path.write_bytes(content)
+    identity, handle = identify(kernel, path, evidence or Evidence(), {os.getpid(), 999})
+    assert (handle is not None) is (identity.kind in (IdentityKind.VERIFIED, IdentityKind.LEGACY))
+    assert (identity.pid is not None) is (handle is not None)
+    assert (identity.errno is not None) is (identity.kind is IdentityKind.UNKNOWN)
+    if handle is not None:
+        handle.close()
+    return identity.kind
+
+
+@pytest.mark.parametrize(
+    ("content", "evidence", "kind"),
+    [
+        (b"4242\n777\n", Evidence(), IdentityKind.VERIFIED),
+        (b"4242\n777\n", Evidence("boot-1", 55), IdentityKind.VERIFIED),
+        (b"4242\n777\nservices-mux-v1\n", Evidence(), IdentityKind.VERIFIED),
+        (b"4242\n", Evidence(), IdentityKind.LEGACY),
+        (b"4242\nrubbish\n", Evidence(), IdentityKind.LEGACY),
+        (b"4242\n778\n", Evidence(), IdentityKind.ABSENT),
+        (b"4242\n777\n", Evidence("boot-0", None), IdentityKind.ABSENT),
+        (b"4242\n", Evidence("boot-0", None), IdentityKind.ABSENT),
+        (b"4242\n777\n", Evidence("boot-1", 56), IdentityKind.ABSENT),
+        (b"4243\n777\n", Evidence(), IdentityKind.ABSENT),
+        (b"0\n777\n", Evidence(), IdentityKind.ABSENT),
+        (b"1\n777\n", Evidence(), IdentityKind.ABSENT),
+        (b"999\n777\n", Evidence(), IdentityKind.ABSENT),
+        (b"4294967295\n777\n", Evidence(), IdentityKind.ABSENT),
+        (b"garbage", Evidence(), IdentityKind.ABSENT),
+        (b"x" * 10240, Evidence(), IdentityKind.ABSENT),
+    ],
+)
+def test_identity_table(
+    kernel: FakeKernel, tmp_path: Path, content: bytes, evidence: Evidence, kind: IdentityKind
+) -> None:
+    kernel.add(1, 777)
+    kernel.add(999, 777)
+    assert look(kernel, tmp_path, content, evidence) is kind
+    assert kernel.open_fds == {}
+
+
+def test_own_pid_is_never_a_shim(tmp_path: Path) -> None:
+    kernel = FakeKernel()
+    kernel.add(os.getpid(), 777)
+    assert look(kernel, tmp_path, f"{os.getpid()}\n777\n".encode()) is IdentityKind.ABSENT
+
+
+def test_missing_file_is_absent(kernel: FakeKernel, tmp_path: Path) -> None:
+    identity, handle = identify(kernel, tmp_path / "none", Evidence(), ())
+    assert (identity.kind, handle) == (IdentityKind.ABSENT, None)
+
+
+def test_zombie_is_absent(kernel: FakeKernel, tmp_path: Path) -> None:
+    kernel.processes[PID].state = "Z"
+    assert look(kernel, tmp_path, b"4242\n777\n") is IdentityKind.ABSENT
+    assert kernel.open_fds == {}
+
+
+@pytest.mark.parametrize("call", ["pidfd_open", "proc_stat", "pidfd_inode", "pidfd_signal"])
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.EIO, errno.ENOMEM])
+def test_a_passing_error_is_unknown_and_never_absent(
+    kernel: FakeKernel, tmp_path: Path, call: str, number: int
+) -> None:
+    kernel.failures[call] = OSError(number, os.strerror(number))
+    assert look(kernel, tmp_path, b"4242\n777\n") is IdentityKind.UNKNOWN
+    assert kernel.open_fds == {}
+
+
+@pytest.mark.parametrize("call", ["pidfd_open", "proc_stat", "pidfd_signal"])
+def test_no_such_process_at_any_call_is_absent(kernel: FakeKernel, tmp_path: Path, call: str) -> None:
+    kernel.failures[call] = ProcessLookupError(errno.ESRCH, "gone")
+    assert look(kernel, tmp_path, b"4242\n777\n") is IdentityKind.ABSENT
+    assert kernel.open_fds == {}
+
+
+def test_a_thread_that_leads_no_group_is_absent(kernel: FakeKernel, tmp_path: Path) -> None:
+    kernel.failures["pidfd_open"] = OSError(errno.EINVAL, "not a leader")
+    assert look(kernel, tmp_path, b"4242\n777\n") is IdentityKind.ABSENT
+
+
+def test_pid_file_that_cannot_be_read_for_a_passing_reason_is_unknown(kernel: FakeKernel, tmp_path: Path) -> None:
+    import resource
+
+    path = tmp_path / "shim.pid"
+    path.write_text("4242\n777\n")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        identity, _ = identify(kernel, path, Evidence(), ())
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert (identity.kind, identity.errno) == (IdentityKind.UNKNOWN, errno.EMFILE)
+
+
+def scenario(kernel: KernelProtocol, tmp_path: Path, pid: int, start: int, end: object) -> list[object]:
+    """The same story for the fake and for the real kernel."""
+    said: list[object] = []
+    path = tmp_path / "shim.pid"
+    path.write_text(f"{pid}\n{start}\n")
+    identity, handle = identify(kernel, path, Evidence(), ())
+    assert handle is not None
+    said += [identity.kind, kernel.proc_stat(pid).start_time == start, handle.exit_status()]
+    path.write_text(f"{pid}\n{start + 1}\n")
+    said.append(identify(kernel, path, Evidence(), ())[0].kind)
+    path.write_text(f"{pid}\n{start}\n")
+    end()  # type: ignore[operator]
+    said.append(identify(kernel, path, Evidence(), ())[0].kind)
+    try:
+        handle.signal(0)
+    except ProcessLookupError:
+        said.append("gone")
+    handle.close()
+    try:
+        kernel.proc_stat(pid)
+    except ProcessLookupError:
+        said.append("no stat")
+    return said
+
+
+def test_fake_and_real_kernel_tell_the_same_story(tmp_path: Path) -> None:
+    fake = FakeKernel()
+    process = fake.add(77, 1234)
+
+    def end_fake() -> None:
+        process.ended, process.reaped = ExitStatus(signal=9), True
+
+    child = subprocess.Popen(["sleep", "100"])
+
+    def end_real() -> None:
+        child.kill()
+        child.wait()
+
+    try:
+        real = Kernel()
+        told_by_real = scenario(real, tmp_path, child.pid, real.proc_stat(child.pid).start_time, end_real)
+    finally:
+        end_real()
+    assert told_by_real == scenario(fake, tmp_path, 77, 1234, end_fake)
+    assert fake.open_fds == {}
+
+
+def test_real_kernel_tells_how_a_child_ended() -> None:
+    kernel = Kernel()
+    child = subprocess.Popen(["sleep", "100"])
+    pidfd = kernel.pidfd_open(child.pid)
+    try:
+        kernel.pidfd_signal(pidfd, 9)
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        assert kernel.zombie_status(child.pid) == ExitStatus(signal=9)
+        child.wait()
+        assert kernel.zombie_status(child.pid) is None
+        assert kernel.exit_status(pidfd) in (ExitStatus(signal=9), None)
+    finally:
+        child.kill()
+        child.wait()
+        kernel.close(pidfd)

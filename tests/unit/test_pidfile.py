@@ -1,0 +1,153 @@
+"""shim.pid: the seed's own tests under their own names, and properties beyond them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from boxlited.errors import StorageError
+from boxlited.supervisor.pidfile import (
+    PID_RECORD_MAX_BYTES,
+    PidFileReader,
+    PidFileWriter,
+    PidRecord,
+    parse_start_time,
+)
+
+U32 = st.integers(0, 2**32 - 1)
+U64 = st.integers(0, 2**64 - 1)
+
+
+def test_decode_two_line_format() -> None:
+    assert PidRecord.decode(b"1234\n98765432\n") == PidRecord(1234, 98765432)
+
+
+def test_decode_legacy_one_line_format() -> None:
+    assert PidRecord.decode(b"4321\n") == PidRecord(4321, None)
+
+
+def test_decode_no_trailing_newline() -> None:
+    assert PidRecord.decode(b"67890") == PidRecord(67890, None)
+
+
+def test_decode_corrupt_start_time_downgrades() -> None:
+    assert PidRecord.decode(b"5555\nnot-a-number\n") == PidRecord(5555, None)
+
+
+def test_decode_leading_whitespace_pid() -> None:
+    assert PidRecord.decode(b"  12345\n  88  \n") == PidRecord(12345, 88)
+
+
+def test_decode_max_linux_pid() -> None:
+    assert PidRecord.decode(b"4194304\n").pid == 4194304
+
+
+@pytest.mark.parametrize("data", [b"-1\n", b"99999999999\n", b"not-a-pid\n", b"", b"\n5\n", b"\xff\xfe\n", b"1 2\n"])
+def test_decode_negative_overflow_invalid_empty_rejected(data: bytes) -> None:
+    with pytest.raises(StorageError):
+        PidRecord.decode(data)
+
+
+def test_encode_round_trips_with_start_time() -> None:
+    record = PidRecord(12345, 67890)
+    assert record.encode() == b"12345\n67890\n"
+    assert PidRecord.decode(record.encode()) == record
+
+
+def test_encode_round_trips_legacy() -> None:
+    assert PidRecord(7).encode() == b"7\n"
+    assert PidRecord.decode(b"7\n") == PidRecord(7, None)
+
+
+def test_current_captures_self() -> None:
+    record = PidRecord.current()
+    assert record.pid == os.getpid()
+    assert record.start_time == parse_start_time(Path("/proc/self/stat").read_bytes())
+    assert record.start_time is not None
+
+
+def test_reader_read_round_trips(tmp_path: Path) -> None:
+    (tmp_path / "shim.pid").write_text("1234\n98765432\n")
+    assert PidFileReader(tmp_path / "shim.pid").read() == PidRecord(1234, 98765432)
+
+
+def test_reader_missing_file_is_storage_error() -> None:
+    with pytest.raises(StorageError):
+        PidFileReader("/nonexistent/shim.pid").read()
+
+
+def test_writer_writes_record_readable_by_reader(tmp_path: Path) -> None:
+    PidFileWriter(tmp_path / "shim.pid").write(PidRecord(999, 424242))
+    assert PidFileReader(tmp_path / "shim.pid").read() == PidRecord(999, 424242)
+
+
+def test_writer_truncates_on_repeated_write(tmp_path: Path) -> None:
+    writer = PidFileWriter(tmp_path / "shim.pid")
+    writer.write(PidRecord(111111, 1))
+    writer.write(PidRecord(22))
+    assert PidFileReader(tmp_path / "shim.pid").read() == PidRecord(22, None)
+
+
+def test_writer_rejects_path_with_interior_nul() -> None:
+    with pytest.raises(StorageError, match="NUL"):
+        PidFileWriter("/tmp/\0bad")
+
+
+def test_writer_refuses_a_symlink(tmp_path: Path) -> None:
+    (tmp_path / "target").write_text("keep")
+    (tmp_path / "shim.pid").symlink_to(tmp_path / "target")
+    with pytest.raises(OSError, match="symbolic"):
+        PidFileWriter(tmp_path / "shim.pid").write(PidRecord(1, 2))
+    assert (tmp_path / "target").read_text() == "keep"
+
+
+@given(U32, st.none() | U64)
+def test_every_record_round_trips_within_its_bound(pid: int, start_time: int | None) -> None:
+    record = PidRecord(pid, start_time)
+    assert len(record.encode()) <= PID_RECORD_MAX_BYTES
+    assert PidRecord.decode(record.encode()) == record
+
+
+@given(st.binary(max_size=200))
+def test_decode_raises_nothing_but_storage_error(data: bytes) -> None:
+    try:
+        record = PidRecord.decode(data)
+    except StorageError:
+        return
+    assert 0 <= record.pid < 2**32
+    assert record.start_time is None or 0 <= record.start_time < 2**64
+
+
+@given(U32, U64, st.text(max_size=50))
+def test_lines_after_the_second_are_ignored(pid: int, start_time: int, rest: str) -> None:
+    assert PidRecord.decode(f"{pid}\n{start_time}\n{rest}".encode()) == PidRecord(pid, start_time)
+
+
+@given(st.text(max_size=15).filter(lambda comm: "\n" not in comm), U64)
+def test_start_time_is_found_whatever_the_name_holds(comm: str, start_time: int) -> None:
+    fields = ["S", *["0"] * 18, str(start_time), "1", "2"]
+    line = f"42 ({comm}) {' '.join(fields)}\n".encode()
+    assert parse_start_time(line) == start_time
+
+
+@pytest.mark.parametrize("line", [b"", b"1 (x", b"1 (x) S 1 2", b"1 (x) S" + b" a" * 30])
+def test_torn_stat_lines_have_no_start_time(line: bytes) -> None:
+    assert parse_start_time(line) is None
+
+
+@pytest.mark.parametrize("kind", ["fifo", "symlink", "directory", "socketless"])
+def test_what_is_no_regular_file_is_refused_without_blocking(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "shim.pid"
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "symlink":
+        (tmp_path / "real").write_text("1\n1\n")
+        path.symlink_to(tmp_path / "real")
+    elif kind == "directory":
+        path.mkdir()
+    with pytest.raises(StorageError):
+        PidFileReader(path).read()
