@@ -23,6 +23,7 @@ EX_DATAERR = 65
 EX_UNAVAILABLE = 69
 EX_CANTCREAT = 73
 T = TypeVar("T")
+PLAUSIBLE_VERSION = 1000  # a schema number beyond it is damage, not a newer program
 SUFFIXES = ("", "-wal", "-shm")
 # The statements run here are known to be good: an error of logic or of a constraint is the file's.
 CONTENT_ERRORS = frozenset(
@@ -52,19 +53,38 @@ def prepare(connection: sqlite3.Connection, path: Path, load: Callable[[sqlite3.
     """Check, migrate, load. Raises Corrupt; StartupError for a newer schema or an unusable file."""
     connection.text_factory = partial(str, encoding="utf-8", errors="replace")
     try:
+        _check_header(path)
         _refuse_newer(path)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA busy_timeout = 5000")
-        answer = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-        if answer != "ok":
-            raise Corrupt(str(answer))
+        _check(connection)
         _migrate(connection)
         return load(connection)
+    except UnicodeDecodeError as error:  # SQLite quotes the damaged content in its message
+        raise Corrupt(str(error)) from error
     except sqlite3.Error as error:
         if primary_code(error) in CONTENT_ERRORS:
             raise Corrupt(str(error)) from error
         raise unusable(path, error) from error
+
+
+def _check_header(path: Path) -> None:
+    """SQLite opens a file with an unknown write version without a word, but only for reading."""
+    with path.open("rb") as file:
+        header = file.read(20)
+    if header and not {*header[18:20]} <= {1, 2}:
+        raise Corrupt("the format versions in its header are wrong")
+
+
+def _check(connection: sqlite3.Connection) -> None:
+    """Content, and that it can be written. The log has no index, so this costs little more than
+    `quick_check`, which does not see a damaged index."""
+    answer = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
+    if answer != "ok":
+        raise Corrupt(str(answer))
+    connection.execute("BEGIN IMMEDIATE")
+    connection.execute("ROLLBACK")
 
 
 def _refuse_newer(path: Path) -> None:
@@ -77,13 +97,13 @@ def _refuse_newer(path: Path) -> None:
         version = _version(reader)
     finally:
         reader.close()
-    if version > SCHEMA_VERSION:
+    if SCHEMA_VERSION < version <= PLAUSIBLE_VERSION:
         raise StartupError(
             f"the database {path} was written by a newer boxlited (schema {version}, this program knows"
             f" {SCHEMA_VERSION}): upgrade boxlited, or restore the database of the older one; nothing was changed",
             EX_DATAERR,
         )
-    if version < 0:
+    if not 0 <= version <= PLAUSIBLE_VERSION:
         raise Corrupt(f"schema number {version}")
 
 

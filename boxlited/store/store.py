@@ -117,6 +117,7 @@ class Store:
             self._writer.seq = last[0]
         elif was_set_aside(self._path):  # go on above every number that the lost log can have given
             self._writer.seq = int(self._clock() * 1000)
+        connection.execute(SELECT_EVENTS, (0, 1)).fetchone()  # only that it can be read
         self._keys.load(connection)
         for box in boxes:
             self._table.put(box)
