@@ -14,6 +14,9 @@ from boxlited.errors import StorageError
 
 MAX_EXIT_BYTES = 65536
 MAX_TEXT = 4096
+MAX_SIGNAL_NAME = 16
+_SIGNAL_LETTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789+-")
+_DIRECTORY_IN_THE_WAY = frozenset({errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY, errno.EEXIST})
 KINDS = frozenset({"signal", "panic", "error", "exited"})
 ERROR_KINDS = frozenset(
     {"unsupported", "engine", "config", "not_found", "storage", "image", "network", "internal", "invalid_state"}
@@ -98,7 +101,7 @@ def _build(content: dict, code: int) -> ExitInfo:  # type: ignore[type-arg]
     return ExitInfo(
         kind,
         code,
-        signal=_text(content, "signal") or ("unknown signal" if kind == "signal" else None),
+        signal=_signal(content) if kind == "signal" else None,
         message=_text(content, "message"),
         location=_text(content, "location"),
         error_kind=error_kind,
@@ -112,12 +115,27 @@ def _text(content: dict, key: str) -> str | None:  # type: ignore[type-arg]
     return value[:MAX_TEXT] if isinstance(value, str) else None
 
 
+def _signal(content: dict) -> str:  # type: ignore[type-arg]
+    """A signal's name goes into rows and tables as it is, so nothing else may pass for one."""
+    name = _text(content, "signal") or ""
+    usable = name.startswith("SIG") and 3 < len(name) <= MAX_SIGNAL_NAME and _SIGNAL_LETTERS.issuperset(name)
+    return name if usable else "unknown signal"
+
+
 def encode(info: ExitInfo) -> bytes:
+    """The bytes of the file; texts are cut so that the reader's bound always holds."""
+    limit = MAX_TEXT
+    while len(data := _encode(info, limit)) > MAX_EXIT_BYTES:
+        limit //= 2
+    return data
+
+
+def _encode(info: ExitInfo, limit: int) -> bytes:
     content: dict[str, object] = {"type": info.kind, "exit_code": info.exit_code}
     for key in ("signal", "message", "location", "error_kind", "run_id"):
         value = getattr(info, key)
         if value is not None:
-            content[key] = value
+            content[key] = value[:limit]
     if info.ambiguous:
         content["ambiguous"] = True
     return json.dumps(content).encode()
@@ -127,8 +145,8 @@ def write_exit_file(path: "os.PathLike[str] | str", info: ExitInfo) -> None:
     """Write atomically: temporary name, fsync, rename, fsync of the directory. Raises OSError."""
     target = os.fspath(path)
     temporary = f"{target}.{os.getpid()}.tmp"
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-    fd = os.open(temporary, flags, 0o600)
+    _remove(temporary)  # of an earlier process with this pid
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         try:
             data = encode(info)
@@ -139,7 +157,7 @@ def write_exit_file(path: "os.PathLike[str] | str", info: ExitInfo) -> None:
             os.close(fd)
         os.rename(temporary, target)
     except OSError:
-        os.unlink(temporary)
+        _remove(temporary)
         raise
     directory = os.open(os.path.dirname(target) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -148,13 +166,42 @@ def write_exit_file(path: "os.PathLike[str] | str", info: ExitInfo) -> None:
         os.close(directory)
 
 
+def _remove(path: str) -> None:
+    try:
+        os.unlink(path)
+    except OSError:
+        pass  # not there; or what keeps it there fails the open that follows
+
+
 def stash(exit_path: "os.PathLike[str] | str", previous_path: "os.PathLike[str] | str") -> bool:
-    """Move the active slot to the previous one, whatever lies there. Says whether anything did."""
+    """Move the active slot to the previous one, whatever lies there. Says whether anything did.
+
+    A directory in either slot is no evidence: it goes aside under a name of its own.
+    Raises OSError when the rename is refused for another reason.
+    """
     try:
         os.rename(exit_path, previous_path)
     except FileNotFoundError:
         return False
-    except (IsADirectoryError, NotADirectoryError):
-        # one of the two is a directory that the box made: set it aside under a name of its own
-        os.rename(exit_path, f"{os.fspath(exit_path)}.refused")
+    except OSError as error:
+        if error.errno not in _DIRECTORY_IN_THE_WAY:
+            raise
+        return _stash_around_directories(os.fspath(exit_path), os.fspath(previous_path))
     return True
+
+
+def _stash_around_directories(exit_path: str, previous_path: str) -> bool:
+    try:
+        mode = os.lstat(exit_path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    if stat.S_ISDIR(mode):
+        _set_aside(exit_path)
+        return True
+    _set_aside(previous_path)
+    os.rename(exit_path, previous_path)
+    return True
+
+
+def _set_aside(path: str) -> None:
+    os.rename(path, f"{path}.refused-{os.urandom(4).hex()}")

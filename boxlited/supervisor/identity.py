@@ -19,6 +19,7 @@ from boxlited.supervisor.pidfile import PidFileReader, PidRecord
 
 DEAD_STATES = frozenset({"Z", "X", "x"})
 NEVER_OURS = frozenset({0, 1})
+NOT_A_PROCESS = frozenset({errno.EINVAL, errno.ENOENT})  # a thread's id; newer kernels say ENOENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,19 +84,19 @@ def identify(
         return _absent(error.message), None
     except OSError as error:
         return _unknown(error, "reading the pid file"), None
-    refusal = refuse_record(record, evidence, kernel.boot_id(), forbidden_pids)
-    if refusal is not None:
-        return _absent(refusal), None
+    if is_never_ours(record.pid, forbidden_pids):
+        return _absent(f"pid {record.pid} is never a shim"), None
+    try:
+        if evidence.boot_id is not None and evidence.boot_id != kernel.boot_id():
+            return _absent("recorded before the host rebooted"), None
+    except OSError as error:
+        return _unknown(error, "reading the boot id"), None
     return _examine(kernel, record, evidence)
 
 
-def refuse_record(record: PidRecord, evidence: Evidence, boot_id: str, forbidden_pids: Container[int]) -> str | None:
-    """Why a record is Absent whatever runs under its pid; None when the process must be looked at."""
-    if record.pid in NEVER_OURS or record.pid in forbidden_pids or record.pid > 2**31 - 1:
-        return f"pid {record.pid} is never a shim"
-    if evidence.boot_id is not None and evidence.boot_id != boot_id:
-        return "recorded before the host rebooted"
-    return None
+def is_never_ours(pid: int, forbidden_pids: Container[int]) -> bool:
+    """Pids that no shim of ours can have, whatever runs under them."""
+    return pid in NEVER_OURS or pid == os.getpid() or pid in forbidden_pids or pid > 2**31 - 1
 
 
 def _examine(
@@ -106,7 +107,7 @@ def _examine(
     except ProcessLookupError:
         return _absent("no such process"), None
     except OSError as error:
-        if error.errno == errno.EINVAL:  # a thread that leads no group
+        if error.errno in NOT_A_PROCESS:
             return _absent("not a process"), None
         return _unknown(error, "opening the pidfd"), None
     try:
@@ -124,26 +125,51 @@ def _verify(
     kernel: KernelProtocol, record: PidRecord, evidence: Evidence, pidfd: int
 ) -> tuple[ProcessIdentity, int | None]:
     try:
-        stat = kernel.proc_stat(record.pid)
+        stat = _stat(kernel, record.pid)
         inode = kernel.pidfd_inode(pidfd)
-        kernel.pidfd_signal(pidfd, 0)  # still there, so the stat was of this very process
+        may_signal = _may_signal(kernel, pidfd)  # last: still there, so the stat was of this very process
     except ProcessLookupError:
         return _absent("ended while it was looked at"), None
-    except PermissionError:
-        return _absent("belongs to another user"), None
     except OSError as error:
         return _unknown(error, "looking at the process"), None
-    return classify(record, stat, evidence, inode), inode
+    return classify(record, evidence, stat, inode, may_signal=may_signal), inode
 
 
-def classify(record: PidRecord, stat: ProcStat, evidence: Evidence, inode: int | None) -> ProcessIdentity:
-    """Pure: the record against what runs under its pid."""
+def _stat(kernel: KernelProtocol, pid: int) -> ProcStat | None:
+    """None when /proc does not show the process, which hidepid does to the living: the pidfd must tell."""
+    try:
+        return kernel.proc_stat(pid)
+    except ProcessLookupError:
+        return None
+
+
+def _may_signal(kernel: KernelProtocol, pidfd: int) -> bool:
+    """Raises ProcessLookupError when the process has ended; EPERM says that it lives."""
+    try:
+        kernel.pidfd_signal(pidfd, 0)
+    except PermissionError:
+        return False
+    return True
+
+
+def classify(
+    record: PidRecord, evidence: Evidence, stat: ProcStat | None, inode: int | None, *, may_signal: bool
+) -> ProcessIdentity:
+    """Pure: the record and the row's evidence against a process that has not been reaped.
+
+    A difference anywhere is proof of a stranger. What agrees but is hidden or may not be
+    signalled is Unknown: it may be ours under another confinement, and is not proven dead.
+    """
+    if evidence.pidfs_inode is not None and inode is not None and evidence.pidfs_inode != inode:
+        return _absent("another process has this pid (pidfs inode differs)")
+    if stat is None:
+        return ProcessIdentity(IdentityKind.UNKNOWN, errno=errno.ENOENT, reason="it lives but /proc does not show it")
     if stat.state in DEAD_STATES:
         return _absent("zombie")
     if record.start_time is not None and stat.start_time != record.start_time:
         return _absent("another process has this pid (start time differs)")
-    if evidence.pidfs_inode is not None and inode is not None and evidence.pidfs_inode != inode:
-        return _absent("another process has this pid (pidfs inode differs)")
+    if not may_signal:
+        return ProcessIdentity(IdentityKind.UNKNOWN, errno=errno.EPERM, reason="it may not be signalled by this user")
     if record.start_time is None:
         return ProcessIdentity(IdentityKind.LEGACY, record.pid, reason="no fingerprint recorded")
     return ProcessIdentity(IdentityKind.VERIFIED, record.pid, reason="fingerprint agrees")

@@ -6,6 +6,7 @@ Tests swap it for a fake that is itself checked against this one. Decides nothin
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import os
 import signal as signals
@@ -21,6 +22,7 @@ PIDFD_INFO_EXIT = 1 << 3
 _EXIT_CODE_OFFSET = 60
 PID_FS_MAGIC = 0x50494446
 _STATFS_BYTES = 256
+_NO_SUCH_REQUEST = frozenset({errno.ENOTTY, errno.EINVAL})  # kernels before 6.11; 6.11 and 6.12
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,7 @@ class Kernel:
 
     def __init__(self) -> None:
         self._libc = ctypes.CDLL(None, use_errno=True)
+        self._tells_exits = True  # until the kernel says that it does not know PIDFD_GET_INFO
 
     def boot_id(self) -> str:
         with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
@@ -97,11 +100,14 @@ class Kernel:
 
     def exit_status(self, pidfd: int) -> ExitStatus | None:
         """How the process ended, once it was reaped (kernel >= 6.15); None when that is not known."""
+        if not self._tells_exits:
+            return None
         buffer = bytearray(64)
         struct.pack_into("Q", buffer, 0, PIDFD_INFO_EXIT)
         try:
             fcntl.ioctl(pidfd, PIDFD_GET_INFO, buffer)
-        except OSError:
+        except OSError as error:
+            self._tells_exits = error.errno not in _NO_SUCH_REQUEST
             return None
         (mask,) = struct.unpack_from("Q", buffer, 0)
         if not mask & PIDFD_INFO_EXIT:
@@ -134,7 +140,7 @@ def _stat_line(pid: int) -> bytes:
     try:
         fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError as error:
-        raise ProcessLookupError(3, f"no process {pid}") from error
+        raise ProcessLookupError(errno.ESRCH, f"no process {pid}") from error
     try:
         return os.read(fd, 4096)
     finally:
@@ -146,7 +152,7 @@ def parse_stat(pid: int, line: bytes) -> ProcStat:
     start_time = parse_start_time(line)
     fields = line[line.rfind(b")") + 1 :].split()
     if start_time is None or len(fields) < 2:
-        raise OSError(5, f"/proc/{pid}/stat is not understood")
+        raise OSError(errno.EIO, f"/proc/{pid}/stat is not understood")
     return ProcStat(pid, fields[0].decode("ascii", "replace"), int(fields[1]), start_time)
 
 

@@ -5,6 +5,7 @@ ignored. Standard library only: the spawner and every shim load it. The writer m
 open, write and close calls on bytes computed beforehand.
 """
 
+import errno
 import os
 import stat
 from typing import NamedTuple
@@ -16,6 +17,7 @@ MAX_FILE_BYTES = 4096
 _U32_MAX = 2**32 - 1
 _U64_MAX = 2**64 - 1
 _START_TIME_FIELD_AFTER_COMM = 19  # field 22 of the line, counted from the last ')'
+_NOT_A_FILE = frozenset({errno.ENXIO, errno.ELOOP})  # a socket; a symbolic link
 
 
 class PidRecord(NamedTuple):
@@ -32,11 +34,8 @@ class PidRecord(NamedTuple):
     @classmethod
     def decode(cls, data: bytes) -> "PidRecord":
         """Parse one or two lines. Raises StorageError unless line 1 is an unsigned 32-bit decimal;
-        a missing or garbled line 2 makes a legacy record."""
-        try:
-            lines = data.decode("utf-8").split("\n")
-        except UnicodeDecodeError as error:
-            raise StorageError(f"pid file is not valid UTF-8: {error}") from error
+        a missing or garbled line 2 makes a legacy record, and what follows need not even be text."""
+        lines = data.split(b"\n", 2)
         pid = _unsigned(lines[0], _U32_MAX)
         if pid is None:
             raise StorageError(f"invalid pid {lines[0].strip()[:32]!r} in pid file")
@@ -49,12 +48,17 @@ class PidRecord(NamedTuple):
         return b"%d\n%d\n" % (self.pid, self.start_time)
 
 
-def _unsigned(text: str, maximum: int) -> int | None:
-    text = text.strip()
-    digits = text[1:] if text.startswith("+") else text  # as the seed's parser
-    if not digits.isascii() or not digits.isdigit() or len(digits) > 40:
+def _unsigned(line: bytes, maximum: int) -> int | None:
+    try:
+        digits = line.decode("utf-8").strip().removeprefix("+")  # a sign is fine, as in the seed's parser
+    except UnicodeDecodeError:
         return None
-    value = int(digits)
+    if not digits.isascii() or not digits.isdigit():
+        return None
+    significant = digits.lstrip("0")
+    if len(significant) > 20:  # before int(), which refuses very long texts with an error of its own
+        return None
+    value = int(significant or "0")
     return value if value <= maximum else None
 
 
@@ -65,7 +69,7 @@ def parse_start_time(stat_line: bytes) -> int | None:
     if close < 0 or len(fields) <= _START_TIME_FIELD_AFTER_COMM:
         return None
     field = fields[_START_TIME_FIELD_AFTER_COMM]
-    return int(field) if field.isdigit() else None
+    return _unsigned(field, _U64_MAX) if field.isdigit() else None
 
 
 def _own_start_time() -> int | None:
@@ -102,35 +106,33 @@ class PidFileReader:
         try:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
                 raise StorageError(f"pid file {self._path} is not a regular file")
-            return PidRecord.decode(_cut(os.read(fd, MAX_FILE_BYTES)))
+            return PidRecord.decode(os.read(fd, MAX_FILE_BYTES))
         finally:
             os.close(fd)
-
-
-_NOT_A_FILE = frozenset({6, 40})  # ENXIO: a socket; ELOOP: a symbolic link
-
-
-def _cut(data: bytes) -> bytes:
-    """The first two lines: what follows belongs to others and need not even be text."""
-    return b"\n".join(data.split(b"\n")[:2])
 
 
 class PidFileWriter:
     """The child's side. Constructed in the parent; `write` is for between fork and exec."""
 
     def __init__(self, path: "os.PathLike[str] | str | bytes") -> None:
-        self._path = os.fsencode(path)
+        try:
+            self._path = os.fsencode(path)
+        except UnicodeEncodeError as error:
+            raise StorageError(f"pid file path {path!r} cannot be encoded") from error
         if b"\0" in self._path:
             raise StorageError(f"pid file path {self._path!r} holds a NUL byte")
 
     def write(self, record: PidRecord) -> None:
-        """Truncate and write. Raises OSError; a short write is an error (EIO)."""
+        """Truncate and write. Raises OSError; a short write is an error (EIO).
+
+        O_NONBLOCK: a FIFO planted in the file's place is an error, not a child that hangs.
+        """
         data = record.encode()
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         fd = os.open(self._path, flags, 0o644)
         try:
             written = os.write(fd, data)
         finally:
             os.close(fd)
         if written != len(data):
-            raise OSError(5, "short write of the pid file")
+            raise OSError(errno.EIO, "short write of the pid file")
