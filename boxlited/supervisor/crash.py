@@ -11,10 +11,11 @@ import stat
 from dataclasses import dataclass
 
 from boxlited.supervisor.exitfile import ExitInfo
-from boxlited.supervisor.kernel import ExitStatus
+from boxlited.supervisor.kernel import ExitStatus, signal_name
 
 MAX_LINE = 400
 MAX_LINES = 40
+MAX_PATH = 4096
 
 _CAUSES = {
     "SIGABRT": "the program aborted itself: a failed assertion, a panic, or corrupted memory that malloc noticed",
@@ -27,6 +28,24 @@ _CAUSES = {
     "SIGPIPE": "it wrote to a pipe or socket that nobody reads any more",
     "SIGFPE": "an arithmetic error such as a division by zero in native code",
     "SIGXCPU": "it used up its CPU time limit",
+}
+
+
+_UNKNOWN_SIGNAL = "a signal that is not usual; the one who sent it knows why"
+_ERROR_CAUSES = {
+    "unsupported": "this host or engine cannot do what the box asks for; `boxctl doctor` says what is missing",
+    "config": "the box's configuration is wrong; remove it and create it again, corrected",
+    "not_found": "a program, directory or user that the box names does not exist",
+    "storage": "the disk is full, or a path cannot be written",
+    "image": "the image could not be fetched or unpacked",
+    "network": "the network of the box could not be set up",
+    "invalid_state": "something of an earlier run is in the way",
+    "internal": "a bug in boxlited",
+    "engine": "the engine could not start or keep the box; `boxctl doctor` checks what it needs",
+}
+_EXIT_CAUSES = {
+    126: "the command was found but could not be executed: no permission, or no program",
+    127: "the command was not found",
 }
 
 
@@ -55,14 +74,15 @@ class CrashReport:
         message = f"box {sanitize(name)} {happened}."
         if causes:
             message += f" Likely: {causes}."
-        message += f" Look at {console_path} and {stderr_path}."
+        console, stderr = _path(console_path), _path(stderr_path)
+        message += f" Look at {console} and {stderr}."
         debug = "\n".join(
             (
                 f"exit record: {_record(info)}",
                 f"shim: {_status(shim_status)}",
-                f"--- end of {stderr_path}",
+                f"--- end of {stderr}",
                 excerpt(stderr_tail),
-                f"--- end of {console_path}",
+                f"--- end of {console}",
                 excerpt(console_tail),
             )
         )
@@ -85,14 +105,23 @@ def _explain(info: ExitInfo | None, shim_status: ExitStatus | None, *, oom: bool
     match info.kind:
         case "signal":
             signal = sanitize(info.signal or "a signal")
-            return f"was killed by {signal} (exit code {info.exit_code})", _CAUSES.get(signal, "")
+            doubt = f", or ended by itself with code {info.exit_code}" if info.ambiguous else ""
+            return f"was killed by {signal} (exit code {info.exit_code}){doubt}", _CAUSES.get(signal, _UNKNOWN_SIGNAL)
         case "panic":
             where = f" at {sanitize(info.location)}" if info.location else ""
             return f"panicked{where}: {sanitize(info.message or 'no message')}", "a bug in the shim or its engine"
         case "error":
-            return f"failed: {sanitize(info.message or 'no message')}", ""
+            return f"failed: {sanitize(info.message or 'no message')}", _ERROR_CAUSES.get(info.error_kind or "engine", "")
         case _:
-            return f"ended with exit code {info.exit_code}", ""
+            return f"ended with exit code {info.exit_code}", _exit_causes(info.exit_code)
+
+
+def _exit_causes(code: int) -> str:
+    if code == 0:
+        return ""
+    if code > 128 and signal_name(code - 128) in _CAUSES:
+        return f"a program inside it was killed by {signal_name(code - 128)}"
+    return _EXIT_CAUSES.get(code, "the program itself reported a failure; its output says which")
 
 
 def _explain_missing(status: ExitStatus | None) -> tuple[str, str]:
@@ -100,7 +129,7 @@ def _explain_missing(status: ExitStatus | None) -> tuple[str, str]:
         return "is gone and left no exit file", "the shim was killed while nobody watched, or its directory was lost"
     if status.signal_name is not None:
         text = f"lost its shim: the shim was killed by {status.signal_name} and left no exit file"
-        return text, _CAUSES.get(status.signal_name, "")
+        return text, _CAUSES.get(status.signal_name, _UNKNOWN_SIGNAL)
     return f"lost its shim: it ended with code {status.code} and left no exit file", "a full disk or a bug in the shim"
 
 
@@ -132,7 +161,13 @@ def _visible(character: str) -> str:
     if character.isprintable():
         return character
     number = ord(character)
-    return f"\\x{number:02x}" if number < 256 else f"\\u{number:04x}"
+    if number < 0x100:
+        return f"\\x{number:02x}"
+    return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
+
+
+def _path(path: os.PathLike[str] | str) -> str:
+    return sanitize(os.fspath(path), limit=MAX_PATH)
 
 
 def excerpt(data: bytes) -> str:
