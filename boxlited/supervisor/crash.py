@@ -111,7 +111,9 @@ def _explain(info: ExitInfo | None, shim_status: ExitStatus | None, *, oom: bool
             where = f" at {sanitize(info.location)}" if info.location else ""
             return f"panicked{where}: {sanitize(info.message or 'no message')}", "a bug in the shim or its engine"
         case "error":
-            return f"failed: {sanitize(info.message or 'no message')}", _ERROR_CAUSES.get(info.error_kind or "engine", "")
+            return f"failed: {sanitize(info.message or 'no message')}", _ERROR_CAUSES.get(
+                info.error_kind or "engine", ""
+            )
         case _:
             return f"ended with exit code {info.exit_code}", _exit_causes(info.exit_code)
 
