@@ -22,6 +22,7 @@ import sys
 
 from boxlited.failpoints import hit
 from boxlited.shim import main as shim_main
+from boxlited.supervisor.clone import fork_into
 from boxlited.supervisor.pidfile import PidFileWriter, PidRecord
 
 PROTOCOL_VERSION = 1
@@ -125,14 +126,16 @@ class Spawner:
         report_read, report_write = os.pipe2(os.O_CLOEXEC)
         try:
             hit("spawner.before_fork")
-            pid = os.fork()
+            pid, joined = fork_into(hook.birth_cgroup)
         except OSError as error:
             os.close(report_read)
             os.close(report_write)
             self._send({"op": "failed", "seq": seq, "stage": "fork", "errno": error.errno})
             return
+        finally:
+            hook.close()
         if pid == 0:
-            hook.run(report_write)
+            hook.run(report_write, born_inside=joined)
         os.close(report_write)
         hit("spawner.after_fork")
         os.set_blocking(report_read, False)
@@ -217,12 +220,18 @@ class Hook:
         self._fds = fds
         self._writer = PidFileWriter(request["pid_file"])
         self._cgroups = [os.fsencode(path) + b"/cgroup.procs" for path in request["cgroups"]]
+        self.birth_cgroup = _open_directory(request["cgroups"][0]) if request["cgroups"] else None
         self._rlimits = [(RLIMITS[name], (pair[0], pair[1])) for name, pair in request["rlimits"].items()]
         argv = request["argv"]
         self._argv = None if argv is None else [os.fsencode(word) for word in argv]
         self._env = {os.fsencode(key): os.fsencode(value) for key, value in request["env"].items()}
 
-    def run(self, report: int) -> None:
+    def close(self) -> None:
+        """What was needed for the fork itself."""
+        if self.birth_cgroup is not None:
+            os.close(self.birth_cgroup)
+
+    def run(self, report: int, *, born_inside: bool) -> None:
         """Never returns: becomes the shim, or reports (stage, errno) and exits with 127."""
         stage = "setsid"
         try:
@@ -232,7 +241,7 @@ class Hook:
             stage = "stdio"
             report = self._arrange_fds(report)
             stage = "cgroup"
-            for path in self._cgroups:
+            for path in self._cgroups[1:] if born_inside else self._cgroups:
                 _write_file(path, b"0")
             stage = "rlimits"
             for which, limits in self._rlimits:
@@ -286,6 +295,14 @@ def _reset_signals() -> None:
 def _close_all_but(report: int) -> None:
     os.closerange(READY_FD + 2, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
     assert report == READY_FD + 1
+
+
+def _open_directory(path: str) -> int | None:
+    """The cgroup that the child may be born in; its absence is told later, by the hook's own stage."""
+    try:
+        return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return None
 
 
 def _write_file(path: bytes, data: bytes) -> None:
