@@ -19,8 +19,10 @@ from urllib.parse import quote
 from boxlited.errors import StartupError
 from boxlited.store.schema import MIGRATIONS, OLDEST_SQLITE, SCHEMA_VERSION
 
+BUSY_MILLISECONDS = 5000  # only an operator's own sqlite3 can hold a lock
 EX_DATAERR = 65
 EX_UNAVAILABLE = 69
+EX_SOFTWARE = 70
 EX_CANTCREAT = 73
 T = TypeVar("T")
 PLAUSIBLE_VERSION = 1000  # a schema number beyond it is damage, not a newer program
@@ -57,9 +59,9 @@ def prepare(connection: sqlite3.Connection, path: Path, load: Callable[[sqlite3.
         _refuse_newer(path)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA busy_timeout = 5000")
+        connection.execute(f"PRAGMA busy_timeout = {BUSY_MILLISECONDS}")
         _check(connection)
-        _migrate(connection)
+        _migrate(connection, path)
         return load(connection)
     except UnicodeDecodeError as error:  # SQLite quotes the damaged content in its message
         raise Corrupt(str(error)) from error
@@ -72,9 +74,9 @@ def prepare(connection: sqlite3.Connection, path: Path, load: Callable[[sqlite3.
 def _check_header(path: Path) -> None:
     """SQLite opens a file with an unknown write version without a word, but only for reading."""
     with path.open("rb") as file:
-        header = file.read(20)
-    if header and not {*header[18:20]} <= {1, 2}:
-        raise Corrupt("the format versions in its header are wrong")
+        header = file.read(100)
+    if header and (len(header) < 100 or not {*header[18:20]} <= {1, 2}):
+        raise Corrupt("its header is not whole")
 
 
 def _check(connection: sqlite3.Connection) -> None:
@@ -111,9 +113,24 @@ def _version(connection: sqlite3.Connection) -> int:
     return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
-def _migrate(connection: sqlite3.Connection) -> None:
-    for number in range(_version(connection), SCHEMA_VERSION):
-        connection.executescript(f"BEGIN IMMEDIATE; {MIGRATIONS[number]} PRAGMA user_version = {number + 1}; COMMIT;")
+def _migrate(connection: sqlite3.Connection, path: Path) -> None:
+    """A failure here is rather a mistake of the migration than of a file that passed its checks."""
+    before = _version(connection)
+    for number in range(before, SCHEMA_VERSION):
+        try:
+            connection.executescript(
+                f"BEGIN IMMEDIATE; {MIGRATIONS[number]} PRAGMA user_version = {number + 1}; COMMIT;"
+            )
+        except sqlite3.Error as error:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            if before == 0 or primary_code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+                raise
+            raise StartupError(
+                f"cannot bring the database {path} from schema {number} to {number + 1}: {error}; it is as schema"
+                f" {number} left it: use the earlier boxlited and report this",
+                EX_SOFTWARE,
+            ) from error
 
 
 def unusable(path: Path, error: Exception) -> StartupError:

@@ -40,7 +40,7 @@ from boxlited.store.codec import (
 from boxlited.store.connection import Connection, Statement, translate
 from boxlited.store.events import Broadcast
 from boxlited.store.keys import Keys
-from boxlited.store.opening import Corrupt, create_private, has_leftovers, set_aside, was_set_aside
+from boxlited.store.opening import Corrupt, create_private, has_leftovers, set_aside, unusable, was_set_aside
 from boxlited.store.table import Table
 from boxlited.store.writer import Write, Writer, closed
 
@@ -100,7 +100,10 @@ class Store:
             aside = set_aside(self._path)
             log.error("the database is corrupt and was set aside", problem=str(problem), set_aside=str(aside))
             create_private(self._path)
-            connection, rebuild = await Connection.open(self._path, self._load)
+            try:
+                connection, rebuild = await Connection.open(self._path, self._load)
+            except Corrupt as again:  # a new file: what is wrong is not the file
+                raise unusable(self._path, again) from again
         return connection, StoreOpening(rebuilt=rebuild, set_aside=aside)
 
     def _load(self, connection: sqlite3.Connection) -> bool:

@@ -121,6 +121,9 @@ class Writer:
                 while self._queue:
                     self._batch, self._queue = self._queue[:MAX_BATCH], self._queue[MAX_BATCH:]
                     await self._commit(connection, self._batch)
+            if self.backlog:
+                self._batch = []
+                await self._commit(connection, [])  # the last chance
 
     def _abandon(self) -> None:
         """Nobody waits for ever: not even when the disk did not answer until the deadline."""
@@ -128,6 +131,8 @@ class Writer:
         self._queue = []
         for write in left:
             _fail(write, closed())
+        if self.backlog:
+            log.error("changes are lost with the daemon: the disk never took them", changes=len(self.backlog))
 
     async def _commit(self, connection: Connection, batch: list[Write]) -> None:
         backlog = list(self.backlog.entries)
