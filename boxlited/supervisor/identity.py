@@ -125,7 +125,7 @@ def _verify(
     kernel: KernelProtocol, record: PidRecord, evidence: Evidence, pidfd: int
 ) -> tuple[ProcessIdentity, int | None]:
     try:
-        stat = _stat(kernel, record.pid)
+        stat = kernel.proc_stat(record.pid)
         inode = kernel.pidfd_inode(pidfd)
         may_signal = _may_signal(kernel, pidfd)  # last: still there, so the stat was of this very process
     except ProcessLookupError:
@@ -133,14 +133,6 @@ def _verify(
     except OSError as error:
         return _unknown(error, "looking at the process"), None
     return classify(record, evidence, stat, inode, may_signal=may_signal), inode
-
-
-def _stat(kernel: KernelProtocol, pid: int) -> ProcStat | None:
-    """None when /proc does not show the process, which hidepid does to the living: the pidfd must tell."""
-    try:
-        return kernel.proc_stat(pid)
-    except ProcessLookupError:
-        return None
 
 
 def _may_signal(kernel: KernelProtocol, pidfd: int) -> bool:
@@ -153,21 +145,19 @@ def _may_signal(kernel: KernelProtocol, pidfd: int) -> bool:
 
 
 def classify(
-    record: PidRecord, evidence: Evidence, stat: ProcStat | None, inode: int | None, *, may_signal: bool
+    record: PidRecord, evidence: Evidence, stat: ProcStat, inode: int | None, *, may_signal: bool
 ) -> ProcessIdentity:
     """Pure: the record and the row's evidence against a process that has not been reaped.
 
-    A difference anywhere is proof of a stranger. What agrees but is hidden or may not be
-    signalled is Unknown: it may be ours under another confinement, and is not proven dead.
+    A difference anywhere is proof of a stranger. What agrees but may not be signalled is
+    Unknown: it may be ours under another confinement, and is not proven dead.
     """
-    if evidence.pidfs_inode is not None and inode is not None and evidence.pidfs_inode != inode:
-        return _absent("another process has this pid (pidfs inode differs)")
-    if stat is None:
-        return ProcessIdentity(IdentityKind.UNKNOWN, errno=errno.ENOENT, reason="it lives but /proc does not show it")
     if stat.state in DEAD_STATES:
         return _absent("zombie")
     if record.start_time is not None and stat.start_time != record.start_time:
         return _absent("another process has this pid (start time differs)")
+    if evidence.pidfs_inode is not None and inode is not None and evidence.pidfs_inode != inode:
+        return _absent("another process has this pid (pidfs inode differs)")
     if not may_signal:
         return ProcessIdentity(IdentityKind.UNKNOWN, errno=errno.EPERM, reason="it may not be signalled by this user")
     if record.start_time is None:

@@ -140,11 +140,21 @@ def _stat_line(pid: int) -> bytes:
     try:
         fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError as error:
+        if _exists(pid):
+            raise  # hidepid keeps the living out of sight: no proof of death
         raise ProcessLookupError(errno.ESRCH, f"no process {pid}") from error
     try:
         return os.read(fd, 4096)
     finally:
         os.close(fd)
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.close(os.pidfd_open(pid))
+    except (ProcessLookupError, OverflowError):  # a record may hold any 32-bit number
+        return False
+    return True
 
 
 def parse_stat(pid: int, line: bytes) -> ProcStat:
