@@ -8,12 +8,13 @@ import json
 import os
 import select
 import signal
+from collections.abc import Callable
 
 from boxlited.failpoints import hit
 from boxlited.shim.console import Console
 from boxlited.shim.engines import engine_of
 from boxlited.shim.engines.base import EngineError, workload_argv
-from boxlited.shim.workload import Workload, complain, says_not_executed
+from boxlited.shim.workload import IGNORED, Workload, complain, says_not_executed
 from boxlited.supervisor.exitfile import ExitInfo, stash, write_exit_file
 
 MAX_SPEC_BYTES = 4 << 20
@@ -40,7 +41,7 @@ def run() -> int:
         return 1
     try:
         stash(exit_path, spec["paths"]["exit_previous"])
-        info = _live(spec, signals)
+        return _live(spec, signals, lambda info: _record(exit_path, info._replace(run_id=run_id)))
     except EngineError as error:
         info = ExitInfo("error", 1, message=str(error), error_kind=error.kind)
         _record(exit_path, info._replace(run_id=run_id))
@@ -52,12 +53,11 @@ def run() -> int:
             trace = trace.tb_next
         where = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}:0" if trace is not None else None
         info = ExitInfo("panic", 101, message=repr(error), location=where)
-    hit("shim.before_exit_file")
     _record(exit_path, info._replace(run_id=run_id))
     return info.exit_code & 0xFF
 
 
-def _live(spec: dict, signals: int) -> ExitInfo:  # type: ignore[type-arg]
+def _live(spec: dict, signals: int, record: Callable[[ExitInfo], None]) -> int:  # type: ignore[type-arg]
     log = spec["log"]
     console = Console(spec["paths"]["console_log"], log["max_bytes"], log["keep"])
     hit("shim.before_workload")
@@ -68,10 +68,12 @@ def _live(spec: dict, signals: int) -> ExitInfo:  # type: ignore[type-arg]
     _say({"ready": True, "workload_pid": workload.pid, "not_applied": []})
     if workload.pidfd >= 0:
         _serve(spec, workload, console, signals)
-    raw, certain = workload.status()
+    info = _ending(*workload.status())
+    hit("shim.before_exit_file")
+    record(info)  # while bubblewrap still clears up; the daemon reads it only once we have ended
     workload.finish()
     _drain(workload.pipe, console)
-    return _ending(raw, certain)
+    return info.exit_code & 0xFF
 
 
 class Tail:
@@ -158,7 +160,7 @@ def _take_signals() -> int:
     signal.set_wakeup_fd(write, warn_on_full_buffer=False)
     for number in (signal.SIGTERM, *range(DELIVER_BASE + 1, DELIVER_BASE + 32)):
         signal.signal(number, _noted)
-    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2):
+    for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
     return read
 

@@ -18,6 +18,7 @@ PR_SET_PDEATHSIG = 1
 START_SECONDS = 20.0
 EXEC_POLL_SECONDS = 0.0002
 END_SECONDS = 5.0
+IGNORED = (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXFSZ)
 WRAPPER_COMM = "bwrap\n"
 
 _libc = ctypes.CDLL(None)
@@ -173,9 +174,8 @@ def _unfold(raw: int | None) -> tuple[int, bool]:
 def _become(argv: list, env: dict, shim: int, out: int, info: int) -> None:  # type: ignore[type-arg]
     """In the child: never returns."""
     try:
-        for number in range(1, 65):
-            if number not in (signal.SIGKILL, signal.SIGSTOP, 32, 33):
-                signal.signal(number, signal.SIG_DFL)
+        for number in IGNORED:  # an exec keeps what is ignored, and resets what is handled
+            signal.signal(number, signal.SIG_DFL)
         _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != shim:  # it died before the line above took effect
             os._exit(127)
