@@ -34,12 +34,12 @@ class Connection:
     @classmethod
     async def open(cls, path: Path, load: Callable[[sqlite3.Connection], T]) -> tuple[Connection, T]:
         """Open, check, migrate; returns what `load` returns too. Raises Corrupt, StartupError."""
-        try:
-            raw = await aio_as_trio(_connect)(path)
-        except sqlite3.Error as error:
-            raise unusable(path, error) from error
+        problems: list[sqlite3.Error] = []
+        raw = await aio_as_trio(_connect)(path, problems)
         connection = cls(raw, current_loop.get())
         try:
+            if problems:
+                raise unusable(path, problems[0])
             return connection, await connection.run(partial(prepare, path=path, load=load))
         except BaseException:
             await connection.close()
@@ -60,8 +60,17 @@ class Connection:
             await aio_as_trio(self._raw.close, loop=self._loop)()
 
 
-async def _connect(path: Path) -> aiosqlite.Connection:
-    return await aiosqlite.connect(path, isolation_level=None)
+async def _connect(path: Path, problems: list[sqlite3.Error]) -> aiosqlite.Connection:
+    """A failure is reported aside: aiosqlite's own way leaves a thread behind that nobody waits for."""
+
+    def connector() -> sqlite3.Connection:
+        try:
+            return sqlite3.connect(path, isolation_level=None)
+        except sqlite3.Error as error:
+            problems.append(error)
+            return sqlite3.connect(":memory:")
+
+    return await aiosqlite.Connection(connector, iter_chunk_size=64)
 
 
 def commit(statements: Sequence[Statement]) -> Callable[[sqlite3.Connection], None]:

@@ -397,7 +397,7 @@ class Supervisor:
         idempotency = None if key is None else (key, _fingerprint(box.spec))
         try:
             row = await self._store.insert(box, event, idempotency=idempotency)
-        except BaseException:
+        except BoxlitedError:  # not when cancelled: the row is written all the same
             self._directories.remove(box.box_id, f"{time.time_ns():x}")
             raise
         hit("create.after_row")
