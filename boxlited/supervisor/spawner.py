@@ -277,7 +277,8 @@ class Hook:
         """Says ok and ends the report: by closing it, or by an exec that closes it; a failed exec adds its errno."""
         _write_all(report, b"ok %d\n" % (record.start_time or 0))
         if self._argv is not None:
-            signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+            for number in (signal.SIGPIPE, signal.SIGXFSZ):  # ignored by Python itself
+                signal.signal(number, signal.SIG_DFL)
             os.execvpe(self._argv[0], self._argv, self._env)
         os.close(report)
         _write_file(b"/proc/self/comm", SHIM_COMM)

@@ -1,0 +1,225 @@
+"""The spawner and its hook, spoken to directly over the socketpair: stages, reaping, what a child keeps."""
+
+from __future__ import annotations
+
+import array
+import errno
+import fcntl
+import json
+import os
+import resource
+import select
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from boxlited.supervisor.pidfile import PidFileReader, parse_start_time
+from boxlited.supervisor.spawn import sealed_memfd
+from tests.integration.daemon_harness import is_alive, kill_pid, until
+
+WAIT_SECONDS = 20
+
+
+class Conversation:
+    """One spawner, its lock, and the descriptors it handed out."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.lock = directory / "lock"
+        self.lock_fd = os.open(self.lock, os.O_RDWR | os.O_CREAT)
+        fcntl.flock(self.lock_fd, fcntl.LOCK_EX)
+        self.ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.ours.settimeout(WAIT_SECONDS)
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "boxlited.supervisor.spawner", str(theirs.fileno()), str(self.lock_fd)],
+            pass_fds=(theirs.fileno(), self.lock_fd),
+            start_new_session=True,
+        )
+        theirs.close()
+        os.close(self.lock_fd)
+        self.fds: list[int] = []
+        self.pids: list[int] = []
+        assert self.receive()["op"] == "hello"
+
+    def receive(self) -> dict[str, Any]:
+        data, ancillary, _, _ = self.ours.recvmsg(65536, socket.CMSG_SPACE(16))
+        message: dict[str, Any] = json.loads(data)
+        for _level, _kind, raw in ancillary:
+            fds = array.array("i")
+            fds.frombytes(raw)
+            self.fds += fds
+        if message["op"] == "spawned":
+            self.pids.append(message["pid"])
+        return message
+
+    def ask(self, seq: int = 1, spec: bytes = b"{}", **request: Any) -> int:
+        """Send a spawn request; returns the read end of the ready pipe."""
+        read, write = os.pipe()
+        fds = [sealed_memfd(spec), os.open(self.directory / "stderr", os.O_WRONLY | os.O_CREAT | os.O_APPEND), write]
+        message = {
+            "op": "spawn", "seq": seq, "pid_file": str(self.directory / "shim.pid"),
+            "cgroups": [], "rlimits": {}, "argv": None, "env": {}, **request,
+        }  # fmt: skip
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
+        self.ours.sendmsg([json.dumps(message).encode()], rights)
+        for fd in fds:
+            os.close(fd)
+        self.fds.append(read)
+        return read
+
+    def close(self) -> None:
+        self.ours.close()
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(WAIT_SECONDS)
+        for pid in self.pids:
+            if is_alive(pid):
+                kill_pid(pid)
+        for fd in self.fds:
+            os.close(fd)
+
+
+@pytest.fixture
+def spawner(tmp_path: Path) -> Iterator[Conversation]:
+    conversation = Conversation(tmp_path)
+    yield conversation
+    conversation.close()
+
+
+def sleeper(seconds: int = 1000) -> list[str]:
+    return ["/bin/sleep", str(seconds)]
+
+
+def test_hook_writes_the_live_identity_before_it_is_told(spawner: Conversation) -> None:
+    spawner.ask(argv=sleeper())
+    told = spawner.receive()
+    assert told["op"] == "spawned"
+    record = PidFileReader(spawner.directory / "shim.pid").read()
+    live = parse_start_time(Path(f"/proc/{told['pid']}/stat").read_bytes())
+    assert (record.pid, record.start_time) == (told["pid"], live) == (told["pid"], told["start_time"])
+    assert os.getsid(told["pid"]) == told["pid"]
+
+
+def test_pidfd_is_of_the_shim_and_its_end_is_reported(spawner: Conversation) -> None:
+    spawner.ask(seq=7, argv=sleeper())
+    told = spawner.receive()
+    pidfd = spawner.fds[-1]
+    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    assert select.select([pidfd], [], [], WAIT_SECONDS)[0]
+    ended = spawner.receive()
+    assert (ended["op"], ended["seq"], ended["pid"]) == ("exited", 7, told["pid"])
+    assert os.WTERMSIG(ended["status"]) == signal.SIGKILL
+    assert not Path(f"/proc/{told['pid']}").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "stage", "number"),
+    [
+        ({"cgroups": ["/nonexistent/cgroup"]}, "cgroup", errno.ENOENT),
+        ({"rlimits": {"nofile": [1 << 40, 1 << 40]}}, "rlimits", None),
+        ({"pid_file": "/nonexistent/dir/shim.pid"}, "pid_file", errno.ENOENT),
+        ({"argv": ["/no/such/program"]}, "exec", errno.ENOENT),
+        ({"argv": ["/etc/passwd"]}, "exec", errno.EACCES),
+    ],
+)
+def test_a_failed_hook_tells_stage_and_errno_and_leaves_no_process(
+    spawner: Conversation, change: dict[str, Any], stage: str, number: int | None
+) -> None:
+    ready = spawner.ask(**{"argv": sleeper(), **change})
+    told = spawner.receive()
+    assert (told["op"], told["stage"]) == ("failed", stage)
+    assert told["errno"] == number or number is None
+    assert select.select([ready], [], [], WAIT_SECONDS)[0]
+    assert os.read(ready, 1) == b""  # nobody holds the other end any more
+    spawner.ask(seq=2, argv=sleeper())
+    assert spawner.receive()["op"] == "spawned"  # it goes on serving
+
+
+@pytest.mark.parametrize("message", [b"not json", b"[]", b"{}", b'{"op":"spawn","seq":3}', b'{"op":"dance","seq":4}'])
+def test_a_bad_request_is_refused_and_harms_nothing(spawner: Conversation, message: bytes) -> None:
+    spawner.ours.send(message)
+    told = spawner.receive()
+    assert (told["op"], told["stage"]) == ("failed", "request")
+    spawner.ask(argv=sleeper())
+    assert spawner.receive()["op"] == "spawned"
+
+
+def test_limits_reach_the_shim_and_descriptors_do_not(spawner: Conversation) -> None:
+    spawner.ask(argv=sleeper(), rlimits={"nofile": [123, 123], "core": [0, 0]})
+    pid = spawner.receive()["pid"]
+    assert resource.prlimit(pid, resource.RLIMIT_NOFILE) == (123, 123)
+    held = {int(fd): os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")}
+    assert set(held) == {0, 1, 2, 3}
+    assert "memfd:boxlited-spec" in held[0]
+    assert held[1] == "/dev/null"
+
+
+def test_environment_is_what_was_asked_for_and_signals_are_default(spawner: Conversation) -> None:
+    spawner.ask(argv=sleeper(), env={"A": "b"})
+    pid = spawner.receive()["pid"]
+    until(lambda: b"sleep" in Path(f"/proc/{pid}/cmdline").read_bytes(), "it executes")
+    assert Path(f"/proc/{pid}/environ").read_bytes() == b"A=b\0"
+    status = dict(line.split(":\t") for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":\t" in line)
+    assert int(status["SigIgn"], 16) == 0
+    assert int(status["SigBlk"], 16) == 0
+
+
+def test_spawner_ends_with_its_socket_and_shims_live_on(spawner: Conversation) -> None:
+    spawner.ask(argv=sleeper())
+    pid = spawner.receive()["pid"]
+    spawner.ours.close()
+    assert spawner.process.wait(WAIT_SECONDS) == 0
+    assert is_alive(pid)
+    with spawner.lock.open() as file:  # neither the spawner nor the shim holds it now
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_spawner_killed_leaves_shims_alone(spawner: Conversation) -> None:
+    spawner.ask(argv=sleeper())
+    pid = spawner.receive()["pid"]
+    spawner.process.kill()
+    spawner.process.wait(WAIT_SECONDS)
+    assert spawner.ours.recv(65536) == b""
+    assert is_alive(pid)
+
+
+def test_signals_of_a_terminal_do_not_end_it(spawner: Conversation) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        spawner.process.send_signal(number)
+    spawner.ask(argv=sleeper())
+    assert spawner.receive()["op"] == "spawned"
+
+
+def test_many_at_once_are_each_answered(spawner: Conversation) -> None:
+    for seq in range(1, 31):
+        spawner.ask(seq=seq, argv=sleeper(), pid_file=str(spawner.directory / f"{seq}.pid"))
+    told = [spawner.receive() for _ in range(30)]
+    assert {message["seq"] for message in told} == set(range(1, 31))
+    assert all(message["op"] == "spawned" for message in told)
+    assert len(set(spawner.pids)) == 30
+
+
+def test_warm_shim_with_an_unusable_spec_says_so(spawner: Conversation) -> None:
+    ready = spawner.ask(spec=b"not json")
+    assert spawner.receive()["op"] == "spawned"
+    assert select.select([ready], [], [], WAIT_SECONDS)[0]
+    said = json.loads(os.read(ready, 65536))
+    assert said["ready"] is False
+    assert "spec" in said["message"]
+    assert spawner.receive()["op"] == "exited"
+
+
+def test_a_sealed_spec_cannot_be_changed() -> None:
+    fd = sealed_memfd(b"content")
+    try:
+        with pytest.raises(PermissionError):
+            os.write(fd, b"x")
+        assert os.read(fd, 100) == b"content"
+    finally:
+        os.close(fd)
