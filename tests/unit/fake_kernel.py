@@ -46,6 +46,7 @@ class FakeKernel:
         return process
 
     def boot_id(self) -> str:
+        self._fail("boot_id")
         return self.boot
 
     def boottime(self) -> float:

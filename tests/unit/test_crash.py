@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from boxlited.supervisor.crash import MAX_LINE, CrashReport, excerpt, sanitize, tail
-from boxlited.supervisor.exitfile import ExitInfo
-from boxlited.supervisor.kernel import ExitStatus
+from boxlited.supervisor.crash import MAX_LINE, MAX_LINES, CrashReport, excerpt, sanitize, tail
+from boxlited.supervisor.exitfile import ERROR_KINDS, KINDS, ExitInfo
+from boxlited.supervisor.kernel import ExitStatus, signal_name
 
 
 def report(
@@ -40,6 +41,83 @@ def test_the_other_endings() -> None:
     assert "killed by SIGKILL" in report(None, ExitStatus(signal=9)).user_message
     assert "code 3" in report(None, ExitStatus(code=3)).user_message
     assert "exit code 4" in report(ExitInfo("exited", 4)).user_message
+
+
+def test_every_error_kind_has_its_likely_cause() -> None:
+    said = {kind: report(ExitInfo("error", 1, message="m", error_kind=kind)).user_message for kind in ERROR_KINDS}
+    assert all("Likely: " in text for text in said.values()), said
+    assert len(set(said.values())) == len(ERROR_KINDS)
+    assert report(ExitInfo("error", 1, message="m")).user_message == said["engine"]
+    assert report(ExitInfo("error", 1, error_kind="made up")).error_kind == "made up"
+
+
+@pytest.mark.parametrize(
+    ("code", "word"),
+    [
+        (1, "the program itself"),
+        (126, "not be executed"),
+        (127, "not found"),
+        (139, "SIGSEGV"),
+        (255, "program itself"),
+    ],
+)
+def test_exit_codes_have_likely_causes(code: int, word: str) -> None:
+    text = report(ExitInfo("exited", code)).user_message
+    assert f"exit code {code}." in text
+    assert word in text
+
+
+def test_success_has_no_causes() -> None:
+    assert "Likely" not in report(ExitInfo("exited", 0)).user_message
+
+
+def test_an_end_that_the_shim_could_not_tell_apart_is_said_so() -> None:
+    text = report(ExitInfo("signal", 137, signal="SIGKILL", ambiguous=True)).summary
+    assert text == "box web was killed by SIGKILL (exit code 137), or ended by itself with code 137."
+
+
+@pytest.mark.parametrize("info", [None, ExitInfo("signal", 137, signal="SIGKILL"), ExitInfo("exited", 137)])
+def test_the_out_of_memory_killer_is_named_before_anything_else(info: ExitInfo | None) -> None:
+    text = report(info, ExitStatus(signal=9), oom=True).user_message
+    assert "out-of-memory killer" in text
+    assert "memory_mib" in text
+
+
+@pytest.mark.parametrize("number", range(1, 65))
+def test_a_shim_killed_by_any_signal_is_told_by_its_name(number: int) -> None:
+    text = report(None, ExitStatus(signal=number)).user_message
+    assert f"the shim was killed by {signal_name(number)} and left no exit file" in text
+    assert "Likely: " in text
+
+
+def test_paths_cannot_fool_a_terminal_either() -> None:
+    made = CrashReport.build("web", None, None, False, b"", b"", "/a\x1b[2J", "/b\nc")
+    assert made.user_message.isprintable()
+    assert all(line.isprintable() for line in made.debug_info.split("\n"))
+
+
+ENDS = st.builds(
+    ExitInfo,
+    st.sampled_from(sorted(KINDS)),
+    st.integers(-(2**31), 2**31 - 1),
+    signal=st.none() | st.text(max_size=2000),
+    message=st.none() | st.text(max_size=2000),
+    location=st.none() | st.text(max_size=2000),
+    error_kind=st.none() | st.sampled_from(sorted(ERROR_KINDS)),
+)
+
+
+@given(st.none() | ENDS, st.none() | st.builds(ExitStatus, code=st.integers(0, 255)), st.booleans(), st.binary())
+def test_every_report_says_what_happened_and_where_to_look_and_is_bounded(
+    info: ExitInfo | None, status: ExitStatus | None, oom: bool, console: bytes
+) -> None:
+    made = report(info, status, oom=oom, console=console)
+    assert made.user_message.startswith("box web ")
+    assert made.user_message.endswith("Look at /d/logs/console.log and /d/shim.stderr.")
+    assert made.user_message.isprintable()
+    assert len(made.user_message) <= 3 * MAX_LINE
+    assert made.user_message.startswith(made.summary[:-1])
+    assert len(made.debug_info) <= (2 * MAX_LINES + 6) * MAX_LINE
 
 
 def test_summary_is_the_first_sentence() -> None:
@@ -74,6 +152,8 @@ def test_hostile_records_make_harmless_messages(message: str, signal: str, locat
 
 
 def test_escapes_are_shown_and_not_obeyed() -> None:
+    assert sanitize("\U000e0041\u2028\ud800\x9b") == "\\U000e0041\\u2028\\ud800\\x9b"
+    assert sanitize("é漢😀 ok") == "é漢😀 ok"
     assert sanitize("\x1b[2J\u202eabc\r\n") == "\\x1b[2J\\u202eabc\\x0d\\x0a"
 
 
@@ -84,3 +164,13 @@ def test_tail_reads_the_end_and_refuses_links(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(log)
     assert tail(tmp_path / "link", 3) == b""
     assert tail(tmp_path / "none", 3) == b""
+
+
+@pytest.mark.parametrize("kind", ["fifo", "directory"])
+def test_tail_of_what_is_no_regular_file_is_empty_and_does_not_wait(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "log"
+    if kind == "fifo":
+        os.mkfifo(path)
+    else:
+        path.mkdir()
+    assert tail(path, 10) == b""

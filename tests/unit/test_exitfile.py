@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import os
+import resource
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,8 @@ from hypothesis import strategies as st
 
 from boxlited.errors import StorageError
 from boxlited.supervisor.exitfile import (
+    KINDS,
+    MAX_EXIT_BYTES,
     ExitFileUnreadable,
     ExitInfo,
     decode,
@@ -84,6 +89,87 @@ def test_every_record_round_trips(info: ExitInfo) -> None:
     assert read._replace(signal=info.signal) == info
 
 
+ANY_TEXT = st.none() | st.text(st.characters(exclude_categories=()), max_size=300).map(lambda text: text * 40)
+
+
+@given(st.sampled_from(sorted(KINDS)), st.tuples(*[ANY_TEXT] * 5))
+def test_whatever_is_written_the_reader_takes(kind: str, texts: tuple[str | None, ...]) -> None:
+    """Long and strange texts are cut, never the reason why an end is not told."""
+    data = encode(ExitInfo(kind, 7, texts[0], texts[1], texts[2], texts[3], texts[4]))
+    assert len(data) <= MAX_EXIT_BYTES
+    read = decode(data)
+    assert read is not None
+    assert (read.kind, read.exit_code) == (kind, 7)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=10), inner, max_size=4),
+    max_leaves=10,
+)
+KEYS = ("type", "exit_code", "signal", "message", "location", "error_kind", "run_id", "ambiguous")
+
+
+@given(st.dictionaries(st.sampled_from(KEYS), JSON | st.sampled_from([*sorted(KINDS), 1, 134])))
+def test_wrong_types_are_refused_or_left_out(content: dict[str, object]) -> None:
+    try:
+        info = decode(json.dumps(content).encode())
+    except ExitFileUnreadable:
+        return
+    if info is not None:
+        assert info.kind in KINDS
+        assert type(info.exit_code) is int
+        assert all(value is None or type(value) is str for value in info[2:7])
+
+
+@pytest.mark.parametrize(
+    "name", [7, None, "", "SIG", "sigabrt", "SIG\ud800", "\x1b[2J", "SIGX\n", "SIG" + "A" * 99, "ABRT"]
+)
+def test_only_a_signals_name_passes_for_one(name: object) -> None:
+    """It goes into rows and tables as it is."""
+    info = decode(json.dumps({"type": "signal", "exit_code": 134, "signal": name}).encode())
+    assert info is not None
+    assert info.signal == "unknown signal"
+
+
+@pytest.mark.parametrize("name", ["SIGABRT", "SIG33", "SIGRTMIN+3", "SIGRTMAX-14"])
+def test_every_signals_name_passes(name: str) -> None:
+    assert decode(encode(ExitInfo("signal", 134, signal=name))) == ExitInfo("signal", 134, signal=name)
+
+
+def test_an_error_that_proves_nothing_passes_through(tmp_path: Path) -> None:
+    write_exit_file(tmp_path / "exit", ExitInfo("exited", 0))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        with pytest.raises(OSError, match="Too many") as caught:
+            read_exit_file(tmp_path / "exit")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert caught.value.errno == errno.EMFILE
+
+
+def test_a_directory_that_is_a_file_holds_no_exit_file(tmp_path: Path) -> None:
+    (tmp_path / "box").write_text("")
+    assert read_exit_file(tmp_path / "box" / "exit") is None
+
+
+@pytest.mark.parametrize("kind", ["symlink", "hard link", "fifo"])
+def test_what_lies_under_the_temporary_name_is_replaced_and_not_written_to(tmp_path: Path, kind: str) -> None:
+    victim, planted = tmp_path / "victim", tmp_path / f"exit.{os.getpid()}.tmp"
+    victim.write_text("keep")
+    if kind == "symlink":
+        planted.symlink_to(victim)
+    elif kind == "hard link":
+        planted.hardlink_to(victim)
+    else:
+        os.mkfifo(planted)
+    write_exit_file(tmp_path / "exit", ExitInfo("exited", 3))
+    assert victim.read_text() == "keep"
+    assert read_exit_file(tmp_path / "exit") == ExitInfo("exited", 3)
+    assert not os.path.lexists(planted)
+
+
 def test_only_ended_by_itself_is_no_crash() -> None:
     assert not ExitInfo("exited", 9).is_crash
     assert all(ExitInfo(kind, 1).is_crash for kind in ("signal", "panic", "error"))
@@ -145,8 +231,36 @@ def test_stash_moves_whatever_is_there(tmp_path: Path) -> None:
     assert not os.path.lexists(active)
 
 
-def test_stash_of_a_directory_frees_the_slot(tmp_path: Path) -> None:
-    write_exit_file(tmp_path / "exit.previous", ExitInfo("exited", 1))
-    (tmp_path / "exit").mkdir()
-    stash(tmp_path / "exit", tmp_path / "exit.previous")
-    assert not (tmp_path / "exit").exists()
+@pytest.mark.parametrize("active", ["file", "fifo", "dangling symlink", "directory", "full directory"])
+@pytest.mark.parametrize("previous", ["nothing", "file", "fifo", "directory", "full directory"])
+def test_stash_frees_the_slot_whatever_lies_in_either(tmp_path: Path, active: str, previous: str) -> None:
+    first, second = tmp_path / "exit", tmp_path / "exit.previous"
+    for path, kind in ((first, active), (second, previous)):
+        lay(path, kind)
+    assert stash(first, second)
+    assert not os.path.lexists(first)
+    if active == "file":
+        assert read_exit_file(second) == ExitInfo("exited", 5)
+    assert not stash(first, second)
+    lay(first, active)
+    assert stash(first, second)  # and in the next life again
+    assert not os.path.lexists(first)
+
+
+def lay(path: Path, kind: str) -> None:
+    if kind == "file":
+        write_exit_file(path, ExitInfo("exited", 5))
+    elif kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "dangling symlink":
+        path.symlink_to("/nonexistent")
+    elif kind != "nothing":
+        path.mkdir()
+        if kind == "full directory":
+            (path / "entry").touch()
+
+
+def test_stash_below_a_directory_that_is_gone_or_a_file_finds_nothing(tmp_path: Path) -> None:
+    (tmp_path / "box").touch()
+    for directory in (tmp_path / "none", tmp_path / "box"):
+        assert not stash(directory / "exit", directory / "exit.previous")

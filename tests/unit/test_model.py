@@ -8,10 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from boxlited.errors import InvalidArgument
-from boxlited.model import BoxID, BoxSpec, check_name
+from boxlited.model import BoxID, BoxSpec, check_name, mint_run_id
 
-BAD = ["", "..", ".", "/", "a/b", "\0", "a" * 15, "a" * 17, "x" * 300, "A" * 16, "аbcdefghijklmnop", "a" * 15 + "0",
-       "a" * 16 + "\n", " " + "a" * 15, "ａ" * 16]  # fmt: skip
+BAD = [
+    "", "..", ".", "/", "a/b", "\0", "a" * 15, "a" * 17, "x" * 300, "A" * 16, "аbcdefghijklmnop", "a" * 15 + "0",
+    "\x85" + "a" * 15, "é" * 16, "١" * 16, "ﬁ" * 8, "x" * 15 + "\0", "../" + "a" * 13, "a" * 16 + "\n",
+    " " + "a" * 15, "ａ" * 16,
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("text", BAD)
@@ -31,6 +34,23 @@ def test_minted_ids_are_unique_and_parse() -> None:
 def test_parse_accepts_exactly_what_mint_could_make(text: str) -> None:
     good = len(text) == 16 and all(character in "abcdefghijklmnopqrstuvwxyz234567" for character in text)
     assert BoxID.is_valid(text) is good
+
+
+@given(st.text(st.characters(exclude_categories=()), max_size=400))
+def test_parse_returns_the_text_itself_or_refuses_it_in_a_bounded_printable_line(text: str) -> None:
+    if BoxID.is_valid(text):
+        assert BoxID.parse(text) == text
+        return
+    with pytest.raises(InvalidArgument) as refusal:
+        BoxID.parse(text)
+    assert refusal.value.message.isprintable()
+    assert len(refusal.value.message) < 1000
+
+
+def test_run_ids_are_unique_and_hexadecimal() -> None:
+    minted = {mint_run_id() for _ in range(1000)}
+    assert len(minted) == 1000
+    assert all(len(run_id) == 32 and int(run_id, 16) >= 0 for run_id in minted)
 
 
 @pytest.mark.parametrize("name", ["", "-x", ".x", "a/b", "a b", "a\n", "x" * 64, "é", "a" * 16])

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import resource
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -46,10 +51,42 @@ def test_decode_max_linux_pid() -> None:
     assert PidRecord.decode(b"4194304\n").pid == 4194304
 
 
-@pytest.mark.parametrize("data", [b"-1\n", b"99999999999\n", b"not-a-pid\n", b"", b"\n5\n", b"\xff\xfe\n", b"1 2\n"])
-def test_decode_negative_overflow_invalid_empty_rejected(data: bytes) -> None:
+def test_decode_negative_pid_rejected() -> None:
     with pytest.raises(StorageError):
-        PidRecord.decode(data)
+        PidRecord.decode(b"-1\n")
+
+
+def test_decode_overflow_pid_rejected() -> None:
+    with pytest.raises(StorageError):
+        PidRecord.decode(b"99999999999\n")
+
+
+def test_decode_invalid_pid_rejected() -> None:
+    with pytest.raises(StorageError):
+        PidRecord.decode(b"not-a-pid\n")
+
+
+def test_decode_empty_rejected() -> None:
+    with pytest.raises(StorageError):
+        PidRecord.decode(b"")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"\n5", b"\xff\xfe", b"1 2", b"1_0", b"0x10", b"+", b"++1", b"1.0", b"4294967296", b"9" * 5000, "٣".encode()],
+)
+def test_decode_what_is_no_unsigned_32_bit_decimal_rejected(line: bytes) -> None:
+    with pytest.raises(StorageError):
+        PidRecord.decode(line + b"\n7\n")
+
+
+@pytest.mark.parametrize("line", [b"", b" ", b"-1", b"18446744073709551616", b"\xff\xfe", b"9" * 5000, b"1 2", b"0x1"])
+def test_decode_garbled_second_line_downgrades_and_never_fails(line: bytes) -> None:
+    assert PidRecord.decode(b"5555\n" + line + b"\n") == PidRecord(5555, None)
+
+
+def test_decode_carriage_returns_and_leading_zeros_as_the_seed() -> None:
+    assert PidRecord.decode(b"+0012\r\n" + b"0" * 100 + b"88\r\n") == PidRecord(12, 88)
 
 
 def test_encode_round_trips_with_start_time() -> None:
@@ -105,6 +142,57 @@ def test_writer_refuses_a_symlink(tmp_path: Path) -> None:
     assert (tmp_path / "target").read_text() == "keep"
 
 
+@pytest.mark.parametrize("path", ["/tmp/\0bad", b"/tmp/\0bad", "/tmp/\ud800"])
+def test_writer_rejects_what_is_no_path_before_any_fork(path: str | bytes) -> None:
+    with pytest.raises(StorageError):
+        PidFileWriter(path)
+
+
+def test_writer_does_not_wait_for_a_reader_of_a_fifo(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "shim.pid")
+    with pytest.raises(OSError, match="No such device") as caught:
+        PidFileWriter(tmp_path / "shim.pid").write(PidRecord(1, 2))
+    assert caught.value.errno == errno.ENXIO
+
+
+def test_writer_reports_a_full_disk() -> None:
+    with pytest.raises(OSError, match="space") as caught:
+        PidFileWriter("/dev/full").write(PidRecord(1, 2))
+    assert caught.value.errno == errno.ENOSPC
+
+
+def test_reader_needs_only_the_first_two_lines_and_leaves_the_rest(tmp_path: Path) -> None:
+    content = b"12\n34\n\xff\xfe" + b"x" * 100_000
+    (tmp_path / "shim.pid").write_bytes(content)
+    assert PidFileReader(tmp_path / "shim.pid").read() == PidRecord(12, 34)
+    assert (tmp_path / "shim.pid").read_bytes() == content
+
+
+def test_reader_lets_errors_pass_that_prove_nothing(tmp_path: Path) -> None:
+    (tmp_path / "shim.pid").write_bytes(b"1\n2\n")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        with pytest.raises(OSError, match="Too many") as caught:
+            PidFileReader(tmp_path / "shim.pid").read()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert caught.value.errno == errno.EMFILE
+
+
+def test_what_the_spawner_loads_is_the_standard_library_and_light() -> None:
+    """Every module here is memory of every shim."""
+    script = (
+        "import sys; before = set(sys.modules);"
+        "import boxlited.supervisor.pidfile, boxlited.supervisor.exitfile;"
+        "print(*(set(sys.modules) - before))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=True)
+    roots = {name.partition(".")[0] for name in done.stdout.split()}
+    assert roots - {"boxlited"} <= sys.stdlib_module_names
+    assert not roots & {"dataclasses", "asyncio", "ctypes", "inspect", "logging", "subprocess"}
+
+
 @given(U32, st.none() | U64)
 def test_every_record_round_trips_within_its_bound(pid: int, start_time: int | None) -> None:
     record = PidRecord(pid, start_time)
@@ -122,9 +210,14 @@ def test_decode_raises_nothing_but_storage_error(data: bytes) -> None:
     assert record.start_time is None or 0 <= record.start_time < 2**64
 
 
-@given(U32, U64, st.text(max_size=50))
-def test_lines_after_the_second_are_ignored(pid: int, start_time: int, rest: str) -> None:
-    assert PidRecord.decode(f"{pid}\n{start_time}\n{rest}".encode()) == PidRecord(pid, start_time)
+@given(U32, U64, st.binary(max_size=50))
+def test_lines_after_the_second_are_ignored(pid: int, start_time: int, rest: bytes) -> None:
+    assert PidRecord.decode(b"%d\n%d\n" % (pid, start_time) + rest) == PidRecord(pid, start_time)
+
+
+@given(U32, st.binary(max_size=40))
+def test_no_second_line_makes_the_pid_untrustworthy(pid: int, rest: bytes) -> None:
+    assert PidRecord.decode(b"%d\n" % pid + rest).pid == pid
 
 
 @given(st.text(max_size=15).filter(lambda comm: "\n" not in comm), U64)
@@ -139,7 +232,7 @@ def test_torn_stat_lines_have_no_start_time(line: bytes) -> None:
     assert parse_start_time(line) is None
 
 
-@pytest.mark.parametrize("kind", ["fifo", "symlink", "directory", "socketless"])
+@pytest.mark.parametrize("kind", ["fifo", "symlink", "dangling symlink", "directory", "socket"])
 def test_what_is_no_regular_file_is_refused_without_blocking(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "shim.pid"
     if kind == "fifo":
@@ -147,7 +240,12 @@ def test_what_is_no_regular_file_is_refused_without_blocking(tmp_path: Path, kin
     elif kind == "symlink":
         (tmp_path / "real").write_text("1\n1\n")
         path.symlink_to(tmp_path / "real")
+    elif kind == "dangling symlink":
+        path.symlink_to(tmp_path / "none")
     elif kind == "directory":
         path.mkdir()
+    else:
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.bind(str(path))
     with pytest.raises(StorageError):
         PidFileReader(path).read()
