@@ -4,6 +4,7 @@ Reads its spec from descriptor 0, says one line on 3, and from then on owns the 
 output, its signals, its end. Depends on no other process of ours. Standard library only.
 """
 
+import _signal  # see workload.py
 import json
 import os
 import select
@@ -20,6 +21,7 @@ from boxlited.supervisor.exitfile import ExitInfo, stash, write_exit_file
 MAX_SPEC_BYTES = 4 << 20
 READY_FD = 3
 DELIVER_BASE = 33  # real-time signal 33 + n: deliver signal n to the workload
+DELIVERED = range(DELIVER_BASE + 1, DELIVER_BASE + 32)
 TAIL_BYTES = 4096
 
 
@@ -121,7 +123,7 @@ def _serve(spec: dict, workload: Workload, console: Console, signals: int) -> No
 def _deliver(workload: Workload, number: int, stop_signal: int) -> None:
     if number == signal.SIGTERM:
         workload.signal(stop_signal)
-    elif DELIVER_BASE < number <= DELIVER_BASE + 31:
+    elif number in DELIVERED:
         workload.signal(number - DELIVER_BASE)
 
 
@@ -157,11 +159,11 @@ def _record(path: str, info: ExitInfo) -> None:
 def _take_signals() -> int:
     """Every signal that concerns us becomes a byte in a pipe; those of a terminal are ignored."""
     read, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-    signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-    for number in (signal.SIGTERM, *range(DELIVER_BASE + 1, DELIVER_BASE + 32)):
-        signal.signal(number, _noted)
+    _signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+    for number in (signal.SIGTERM, *DELIVERED):
+        _signal.signal(number, _noted)
     for number in IGNORED:
-        signal.signal(number, signal.SIG_IGN)
+        _signal.signal(number, _signal.SIG_IGN)
     return read
 
 

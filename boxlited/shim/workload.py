@@ -4,9 +4,11 @@ Every process here dies with the shim: PDEATHSIG is set in the child before its 
 SIGKILL of the shim at any moment takes bubblewrap, its pid namespace and so everything down.
 """
 
+import _signal  # the plain functions: those of `signal` make an enum of every number, and pages private
 import ctypes
 import json
 import os
+import resource
 import select
 import signal
 import time
@@ -45,14 +47,11 @@ class Workload:
         Raises EngineError with what bubblewrap said when it does not get that far.
         """
         info_read, info_write = os.pipe2(os.O_CLOEXEC)
-        argv, env = engine.command(spec, info_write)
         out_read, out_write = os.pipe2(os.O_CLOEXEC)
         me = os.getpid()
-        encoded = [os.fsencode(word) for word in argv]
-        encoded_env = {os.fsencode(key): os.fsencode(value) for key, value in env.items()}
         pid = os.fork()
         if pid == 0:
-            _become(encoded, encoded_env, me, out_write, info_write)
+            _become(engine, spec, me, out_write, info_write)
         os.close(info_write)
         os.close(out_write)
         os.set_blocking(out_read, False)
@@ -93,9 +92,13 @@ class Workload:
             if b"}" in data:
                 break
         try:
-            return int(json.JSONDecoder().raw_decode(data.decode())[0]["child-pid"])
-        except (ValueError, KeyError, TypeError):
+            message = json.loads(data[: data.index(b"}") + 1])
+        except ValueError:
             return None
+        if "engine_error" in message:
+            self._outer_ended(END_SECONDS)
+            raise EngineError(*message["engine_error"])
+        return int(message["child-pid"])
 
     def _adopt(self, child: int, init: int) -> bool:
         """Hold the workload by a pidfd that was verified after it was opened."""
@@ -171,25 +174,28 @@ def _unfold(raw: int | None) -> tuple[int, bool]:
     return raw, True
 
 
-def _become(argv: list, env: dict, shim: int, out: int, info: int) -> None:  # type: ignore[type-arg]
-    """In the child: never returns."""
+def _become(engine: Engine, spec: dict, shim: int, out: int, info: int) -> None:  # type: ignore[type-arg]
+    """In the child: never returns. Composes the command here, so that the shim's own pages stay shared."""
     try:
         for number in IGNORED:  # an exec keeps what is ignored, and resets what is handled
-            signal.signal(number, signal.SIG_DFL)
+            _signal.signal(number, _signal.SIG_DFL)
         _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != shim:  # it died before the line above took effect
             os._exit(127)
-        null = os.open("/dev/null", os.O_RDONLY)
-        os.dup2(null, 0)
+        argv, env = engine.command(spec, info)
+        os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
         os.dup2(out, 1)
         os.dup2(out, 2)
         os.set_inheritable(info, True)
-        if info > 3:
-            os.closerange(3, info)
-        os.closerange(info + 1, 1024)
+        os.closerange(3, info)
+        os.closerange(info + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
         os.execve(argv[0], argv, env)
+    except EngineError as error:
+        os.write(info, json.dumps({"engine_error": [error.kind, str(error)]}).encode())
     except OSError as error:
-        os.write(2, b"bwrap: cannot execute %s: %s\n" % (argv[0], os.strerror(error.errno or 0).encode()))
+        os.write(2, f"bwrap: cannot execute {spec['bwrap']}: {error.strerror}\n".encode())
+    except Exception as error:  # nothing may come back from here: a bug is told like any failure
+        os.write(info, json.dumps({"engine_error": ["internal", repr(error)]}).encode())
     finally:
         os._exit(127)
 

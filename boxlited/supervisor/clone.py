@@ -1,4 +1,4 @@
-"""fork into a cgroup: clone3 with CLONE_INTO_CGROUP, else plain fork.
+"""System calls that Python has no name for: a fork into a cgroup, and signals that the C library hides.
 
 A process that joins a cgroup by writing to `cgroup.procs` waits for an RCU grace period of
 the whole machine: 5 to 10 ms of every start. A child that is born there waits for nothing.
@@ -14,6 +14,8 @@ import struct
 
 CLONE_INTO_CGROUP = 0x200000000
 CLONE_ARGS = struct.Struct("11Q")  # struct clone_args, version 2 (kernel >= 5.7)
+SYS_RT_SIGACTION = {"x86_64": 13, "aarch64": 134, "riscv64": 134, "ppc64le": 173, "s390x": 174}
+HIDDEN_SIGNALS = (32, 33)  # the C library's own: it lets nobody change them, but an exec keeps them ignored
 SYS_CLONE3 = 435  # the same number on every architecture but alpha
 UNSUPPORTED = frozenset(
     {errno.ENOSYS, errno.EINVAL, errno.E2BIG, errno.EPERM, errno.EOPNOTSUPP, errno.EBUSY, errno.EACCES, errno.EBADF}
@@ -22,7 +24,7 @@ UNSUPPORTED = frozenset(
 # PyDLL keeps the interpreter's lock over the call: the child comes out of it as it went in.
 _libc = ctypes.PyDLL(None, use_errno=True)
 _python = ctypes.pythonapi
-_is_known = platform.machine() in ("x86_64", "aarch64", "riscv64", "ppc64le", "s390x")
+_is_known = platform.machine() in SYS_RT_SIGACTION
 
 
 def fork_into(cgroup_fd: int | None) -> tuple[int, bool]:
@@ -43,3 +45,12 @@ def fork_into(cgroup_fd: int | None) -> tuple[int, bool]:
     if number in UNSUPPORTED:
         return os.fork(), False
     raise OSError(number, os.strerror(number))
+
+
+def clear_hidden_signals() -> None:
+    """Whoever started us may ignore signals 32 and 33; no shim and no workload should inherit that."""
+    if _is_known:
+        default = ctypes.create_string_buffer(64)  # struct sigaction: SIG_DFL is 0, no flags, an empty mask
+        for number in HIDDEN_SIGNALS:
+            syscall = ctypes.c_long(SYS_RT_SIGACTION[platform.machine()])
+            _libc.syscall(syscall, ctypes.c_int(number), default, None, ctypes.c_size_t(8))

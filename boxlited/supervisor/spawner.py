@@ -8,6 +8,7 @@ A child keeps its copies of the socket and of the lock until `shim.pid` is writt
 end of the socket and the release of the lock both prove that no fork is in flight.
 """
 
+import _signal  # the plain functions: those of `signal` make an enum of every number, and pages private
 import array
 import errno
 import fcntl
@@ -16,13 +17,12 @@ import json
 import os
 import resource
 import select
-import signal
 import socket
 import sys
 
 from boxlited.failpoints import hit
 from boxlited.shim import main as shim_main
-from boxlited.supervisor.clone import fork_into
+from boxlited.supervisor.clone import clear_hidden_signals, fork_into
 from boxlited.supervisor.pidfile import PidFileWriter, PidRecord
 
 PROTOCOL_VERSION = 1
@@ -30,7 +30,7 @@ MAX_MESSAGE = 65536
 MAX_QUEUED = 4096
 READY_FD = 3
 FIRST_PRIVATE_FD = 64
-IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE)
+IGNORED = (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP, _signal.SIGPIPE)
 COMM = b"boxlited-spawn"
 SHIM_COMM = b"boxlited-shim"
 RLIMITS = {
@@ -76,8 +76,8 @@ class Spawner:
 
     def serve(self) -> None:
         """Until the daemon's end of the socket is closed."""
-        signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
+        _signal.signal(_signal.SIGCHLD, lambda *_: None)
+        _signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
         self._poll.register(self._sock, select.POLLIN)
         self._poll.register(self._wake, select.POLLIN)
         self._send({"op": "hello", "pid": os.getpid(), "version": PROTOCOL_VERSION})
@@ -277,8 +277,8 @@ class Hook:
         """Says ok and ends the report: by closing it, or by an exec that closes it; a failed exec adds its errno."""
         _write_all(report, b"ok %d\n" % (record.start_time or 0))
         if self._argv is not None:
-            for number in (signal.SIGPIPE, signal.SIGXFSZ):  # ignored by Python itself
-                signal.signal(number, signal.SIG_DFL)
+            for number in (_signal.SIGPIPE, _signal.SIGXFSZ):  # ignored by Python itself
+                _signal.signal(number, _signal.SIG_DFL)
             os.execvpe(self._argv[0], self._argv, self._env)
         os.close(report)
         _write_file(b"/proc/self/comm", SHIM_COMM)
@@ -286,11 +286,11 @@ class Hook:
 
 
 def _reset_signals() -> None:
-    signal.set_wakeup_fd(-1)
-    for number in (signal.SIGCHLD, *IGNORED):
-        if number != signal.SIGPIPE:  # the spawner may be dead when the child reports to it
-            signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    _signal.set_wakeup_fd(-1)
+    for number in (_signal.SIGCHLD, *IGNORED):
+        if number != _signal.SIGPIPE:  # the spawner may be dead when the child reports to it
+            _signal.signal(number, _signal.SIG_DFL)
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, [])
 
 
 def _close_all_but(report: int) -> None:
@@ -348,8 +348,9 @@ def main() -> int:
     sock = socket.socket(fileno=_out_of_the_way(int(sys.argv[1])))
     sock.setblocking(False)
     lock_fd = _out_of_the_way(int(sys.argv[2]))
+    clear_hidden_signals()
     for number in IGNORED:
-        signal.signal(number, signal.SIG_IGN)
+        _signal.signal(number, _signal.SIG_IGN)
     _write_file(b"/proc/self/comm", COMM)
     shim_main.warm_up()
     gc.collect()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import array
+import ctypes
 import errno
 import fcntl
 import json
 import os
+import platform
 import resource
 import select
 import signal
@@ -20,6 +22,7 @@ from typing import Any
 
 import pytest
 
+from boxlited.supervisor.clone import SYS_RT_SIGACTION
 from boxlited.supervisor.pidfile import PidFileReader, parse_start_time
 from boxlited.supervisor.spawn import sealed_memfd
 from tests.integration.daemon_harness import is_alive, kill_pid, until
@@ -168,6 +171,32 @@ def test_environment_is_what_was_asked_for_and_signals_are_default(spawner: Conv
     status = dict(line.split(":\t") for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":\t" in line)
     assert int(status["SigIgn"], 16) == 0
     assert int(status["SigBlk"], 16) == 0
+
+
+def test_signals_that_the_c_library_hides_do_not_stay_ignored(tmp_path: Path) -> None:
+    """Some supervisors start us with signal 32 ignored; only the bare system call can set it back."""
+    ignored = ctypes.create_string_buffer(64)
+    ignored[0] = 1  # SIG_IGN
+    libc = ctypes.CDLL(None)
+    before = ctypes.create_string_buffer(64)
+    number = SYS_RT_SIGACTION[platform.machine()]
+    assert libc.syscall(number, 32, ignored, before, 8) == 0
+    try:
+        conversation = Conversation(tmp_path)
+    finally:
+        libc.syscall(number, 32, before, None, 8)
+    try:
+        conversation.ask(argv=sleeper())
+        pid = conversation.receive()["pid"]
+        until(lambda: b"sleep" in Path(f"/proc/{pid}/cmdline").read_bytes(), "it executes")
+        assert signals_ignored(pid) == 0
+    finally:
+        conversation.close()
+
+
+def signals_ignored(pid: int) -> int:
+    status = dict(line.split(":\t") for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":\t" in line)
+    return int(status["SigIgn"], 16)
 
 
 def test_spawner_ends_with_its_socket_and_shims_live_on(spawner: Conversation) -> None:

@@ -151,6 +151,14 @@ def test_hostile_records_make_harmless_messages(message: str, signal: str, locat
         assert made.user_message.isprintable()
 
 
+@pytest.mark.parametrize("text", ["A" * (1 << 20), "\x1b" * 10_000, "\n" * 10_000])
+def test_a_long_line_is_cut_and_shows_that_it_was(text: str) -> None:
+    assert len(sanitize(text)) == MAX_LINE
+    assert sanitize(text).endswith("…")
+    assert all(len(line) <= MAX_LINE for line in excerpt(text.encode()).split("\n"))
+    assert excerpt(b"x\n" * 10_000).count("\n") == MAX_LINES - 1
+
+
 def test_escapes_are_shown_and_not_obeyed() -> None:
     assert sanitize("\U000e0041\u2028\ud800\x9b") == "\\U000e0041\\u2028\\ud800\\x9b"
     assert sanitize("é漢😀 ok") == "é漢😀 ok"

@@ -9,7 +9,7 @@ import resource
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from boxlited.errors import StorageError
@@ -92,6 +92,8 @@ def test_every_record_round_trips(info: ExitInfo) -> None:
 ANY_TEXT = st.none() | st.text(st.characters(exclude_categories=()), max_size=300).map(lambda text: text * 40)
 
 
+@example("panic", ("\U0001f600" * 9000,) * 5)
+@example("signal", ("\ud800" * 9000, "\0" * 9000, None, '"' * 9000, "\x1b" * 9000))
 @given(st.sampled_from(sorted(KINDS)), st.tuples(*[ANY_TEXT] * 5))
 def test_whatever_is_written_the_reader_takes(kind: str, texts: tuple[str | None, ...]) -> None:
     """Long and strange texts are cut, never the reason why an end is not told."""
@@ -152,6 +154,19 @@ def test_an_error_that_proves_nothing_passes_through(tmp_path: Path) -> None:
 def test_a_directory_that_is_a_file_holds_no_exit_file(tmp_path: Path) -> None:
     (tmp_path / "box").write_text("")
     assert read_exit_file(tmp_path / "box" / "exit") is None
+
+
+def test_a_short_write_leaves_the_old_record_and_no_litter(tmp_path: Path) -> None:
+    write_exit_file(tmp_path / "exit", ExitInfo("exited", 1))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, hard))
+    try:
+        with pytest.raises(OSError, match="short write"):
+            write_exit_file(tmp_path / "exit", ExitInfo("exited", 2))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert read_exit_file(tmp_path / "exit") == ExitInfo("exited", 1)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["exit"]
 
 
 @pytest.mark.parametrize("kind", ["symlink", "hard link", "fifo"])

@@ -73,7 +73,9 @@ def test_identity_table(
 def test_own_pid_is_never_a_shim(tmp_path: Path) -> None:
     kernel = FakeKernel()
     kernel.add(os.getpid(), 777)
-    assert look(kernel, tmp_path, f"{os.getpid()}\n777\n".encode()) is IdentityKind.ABSENT
+    path = tmp_path / "shim.pid"
+    path.write_text(f"{os.getpid()}\n777\n")
+    assert identify(kernel, path, Evidence(), ())[0].kind is IdentityKind.ABSENT  # even when nobody forbids it
 
 
 def test_missing_file_is_absent(kernel: FakeKernel, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from boxlited.supervisor.pidfile import PidRecord
 from tests.unit.fake_kernel import FakeKernel
 
 NOBODY = 65534
-COMM = st.binary(max_size=64).filter(lambda comm: b"\n" not in comm)
+COMM = st.lists(st.sampled_from([b")", b"(", b" ", b"S", b"1", b"\xff"]), max_size=20).map(b"".join)
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 
@@ -144,6 +144,18 @@ def as_nobody(pid_file: Path, prefix: tuple[str, ...] = ()) -> str:
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
+
+
+def test_a_descriptor_that_fails_does_not_make_the_kernel_silent(sleeper: subprocess.Popen[bytes]) -> None:
+    kernel, other = Kernel(), Kernel()
+    pidfd = kernel.pidfd_open(sleeper.pid)
+    try:
+        assert kernel.exit_status(1_000_000) is None  # EBADF
+        sleeper.kill()
+        sleeper.wait()
+        assert kernel.exit_status(pidfd) == other.exit_status(pidfd)
+    finally:
+        kernel.close(pidfd)
 
 
 @pytest.fixture
