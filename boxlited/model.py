@@ -6,6 +6,7 @@ way in for an id that came from outside. An id that arrives from inside a box is
 
 from __future__ import annotations
 
+import base64
 import re
 import secrets
 from enum import Enum
@@ -16,8 +17,8 @@ from msgspec import Meta
 
 from boxlited.errors import InvalidArgument
 
-_ID_ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
-_ID_LENGTH = 16
+_ID_BYTES = 10
+_ID_LENGTH = 16  # base32 of them
 _ID_PATTERN = re.compile(r"[a-z2-7]{16}")
 _NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 
@@ -30,7 +31,7 @@ class BoxID(str):
     @classmethod
     def mint(cls) -> BoxID:
         """Create a new id. The only place where one comes into being."""
-        return cls("".join(secrets.choice(_ID_ALPHABET) for _ in range(_ID_LENGTH)))
+        return cls(base64.b32encode(secrets.token_bytes(_ID_BYTES)).decode().lower())
 
     @classmethod
     def parse(cls, text: str) -> BoxID:

@@ -12,10 +12,11 @@ from typing import Any, cast
 import h11
 import trio
 from hypercorn.config import Config
+from hypercorn.events import Event, RawData, Updated
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio.task_group import TaskGroup
 from hypercorn.trio.tcp_server import TCPServer
-from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.trio.worker_context import EventWrapper, WorkerContext
 from hypercorn.typing import AppWrapper, ConnectionState
 from hypercorn.utils import parse_socket_addr
 
@@ -62,6 +63,23 @@ class BoundedStream:
 
 
 class Http1(H11Protocol):
+    """Head and body of a reply leave in one write; what is empty is not written at all."""
+
+    _head = b""  # of a reply whose body follows at once
+
+    async def _send_h11_event(self, event: Any) -> None:
+        try:
+            data = self._head + (self.connection.send(event) or b"")
+        except h11.LocalProtocolError:
+            if self.connection.their_state != h11.ERROR:
+                raise
+            return
+        self._head = b""
+        if isinstance(event, h11.Response) and any(name == b"content-length" for name, _ in event.headers):
+            self._head = data
+        elif data:
+            await self.send(RawData(data=data))
+
     async def _check_protocol(self, event: h11.Request) -> None:
         """Hypercorn changes to HTTP/2 here when asked to. A server may ignore that, and we do."""
 
@@ -92,6 +110,30 @@ class Connection(TCPServer):
         stream: BoundedStream,
     ) -> None:
         super().__init__(app, config, context, state, cast(Any, stream))  # all that it uses is there
+        self._idle_since: float | None = trio.current_time()  # None while a request is served
+
+    async def protocol_send(self, event: Event) -> None:
+        """Hypercorn starts a task for every pause between requests; a note of the time does as well."""
+        if isinstance(event, Updated):
+            self._idle_since = trio.current_time() if event.idle else None
+        else:
+            await super().protocol_send(event)
+
+    async def _close_when_idle(self, scope: trio.CancelScope) -> None:
+        """Closes a connection that was idle for long, and any idle one when the server stops."""
+        terminated = cast(EventWrapper, self.context.terminated)
+        with scope:
+            while True:
+                idle_since = self._idle_since
+                began = trio.current_time() if idle_since is None else idle_since
+                with trio.move_on_at(began + self.config.keep_alive_timeout):
+                    await terminated.wait()
+                if terminated.is_set() and self._idle_since is None:
+                    return  # a request is under way: its end closes the connection
+                if terminated.is_set() or (idle_since is not None and idle_since == self._idle_since):
+                    break
+            with trio.CancelScope(shield=True):
+                await self._initiate_server_close()
 
     async def run(self) -> None:
         try:
@@ -110,8 +152,10 @@ class Connection(TCPServer):
                     parse_socket_addr(family, address[1]),
                     self.protocol_send,
                 )
-                await self.idle_task.restart(task_group, self._idle_timeout)
+                idle = trio.CancelScope()
+                task_group.spawn(self._close_when_idle, idle)
                 await self._read_data()
+                idle.cancel()  # or the connection would stay for as long as an idle one may
         except OSError:
             pass  # the peer is gone
         finally:

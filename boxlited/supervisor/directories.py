@@ -6,16 +6,17 @@ directory may go; blocking file I/O, to be called from a worker thread where it 
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 
-from boxlited.errors import ResourceExhausted, StorageError
+from boxlited.errors import BoxlitedError, ResourceExhausted, StorageError
 from boxlited.model import BoxID, BoxSpec
 from boxlited.supervisor.layout import BoxLayout, HomeLayout
 
@@ -41,24 +42,23 @@ class Directories:
         for directory in (self._home.home, self._home.boxes_dir, self._home.quarantine_dir):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
-    def create(self, config: BoxFile) -> BoxLayout:
-        """Make a box's directory durable: config, directory and parent are synced before return.
+    def create_all(self, configs: Sequence[BoxFile]) -> list[BoxlitedError | None]:
+        """Make directories durable: configs, directories and parent are synced before return.
 
-        Raises StorageError or ResourceExhausted; then nothing is left behind.
+        One answer for each: None, or the StorageError or ResourceExhausted for which nothing of it is left.
+        Everything is written before anything is synced, so that one commit of the journal serves all.
         """
-        layout = self._home.box(BoxID.parse(config.box_id))
+        made = [_Made(config, self._home.box(BoxID.parse(config.box_id))) for config in configs]
+        for one in made:
+            one.attempt(one.write)
+        for one in made:
+            one.attempt(one.sync)
         try:
-            layout.directory.mkdir(mode=0o700)
-            try:
-                _write_synced(layout.config, msgspec.json.encode(config))
-                _sync_directory(layout.directory)
-                _sync_directory(self._home.boxes_dir)
-            except OSError:
-                shutil.rmtree(layout.directory, ignore_errors=True)
-                raise
+            _sync_directory(self._home.boxes_dir)
         except OSError as error:
-            raise storage_error("create the directory of the box", layout.directory, error) from error
-        return layout
+            for one in made:
+                one.fail(error)
+        return [one.error for one in made]
 
     def prepare_run(self, layout: BoxLayout) -> None:
         """Make what a run needs below the box's directory. Idempotent."""
@@ -130,9 +130,9 @@ class Directories:
 def storage_error(doing: str, path: Path, error: OSError) -> StorageError | ResourceExhausted:
     """An OSError as an error that says what to do. Nothing was acknowledged."""
     text = f"cannot {doing} ({path}): {error.strerror} (errno {error.errno})"
-    if error.errno in (28, 122):  # ENOSPC, EDQUOT
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return StorageError(f"{text}: free some space and retry; nothing was changed")
-    if error.errno in (23, 24):  # ENFILE, EMFILE
+    if error.errno in (errno.ENFILE, errno.EMFILE):
         return ResourceExhausted(f"{text}: too many open files; raise LimitNOFILE and retry")
     return StorageError(text)
 
@@ -145,12 +145,49 @@ def _entries(directory: Path) -> Iterator[os.DirEntry[str]]:
         return
 
 
-def _write_synced(path: Path, data: bytes) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    with os.fdopen(fd, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(fd)
+class _Made:
+    """One directory on its way. After a failure nothing of it is left, and no further step does anything."""
+
+    def __init__(self, config: BoxFile, layout: BoxLayout) -> None:
+        self._config = config
+        self._path = layout.config
+        self._directory = layout.directory
+        self._fd = -1
+        self._is_ours = False
+        self.error: BoxlitedError | None = None
+
+    def attempt(self, step: Callable[[], None]) -> None:
+        if self.error is None:
+            try:
+                step()
+            except OSError as error:
+                self.fail(error)
+
+    def write(self) -> None:
+        os.mkdir(self._directory, 0o700)
+        self._is_ours = True
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        self._fd = os.open(self._path, flags, 0o600)
+        data = msgspec.json.encode(self._config)
+        if os.write(self._fd, data) != len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def sync(self) -> None:
+        os.fsync(self._fd)
+        self._close()
+        _sync_directory(self._directory)
+
+    def fail(self, error: OSError) -> None:
+        if self.error is None:
+            self._close()
+            if self._is_ours:
+                shutil.rmtree(self._directory, ignore_errors=True)
+            self.error = storage_error("create the directory of the box", self._directory, error)
+
+    def _close(self) -> None:
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
 
 
 def _sync_directory(path: Path) -> None:

@@ -6,36 +6,30 @@ client that goes away never leaves a transition half done. Queries read memory o
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
-import msgspec
 import structlog
 import trio
 
 from boxlited.config import Config
 from boxlited.errors import (
-    AlreadyExists,
     BoxlitedError,
     Internal,
-    InvalidArgument,
     InvalidState,
     NotFound,
     ResourceExhausted,
     Timeout,
 )
-from boxlited.failpoints import hit
-from boxlited.model import Box, BoxID, BoxSpec, BoxStatus, Event, EventDraft, EventKind, StopCause, check_name
+from boxlited.model import Box, BoxID, BoxSpec, BoxStatus, Event, EventKind, StopCause, check_name
 from boxlited.store.store import Store
 from boxlited.supervisor.apply import Applier, Options
 from boxlited.supervisor.cgroup import Cgroups
 from boxlited.supervisor.crash import CrashReport
+from boxlited.supervisor.create import Creator
 from boxlited.supervisor.decide import Request, execution_plan
-from boxlited.supervisor.directories import BoxFile, Directories
+from boxlited.supervisor.directories import Directories
 from boxlited.supervisor.engines import OWN_ENGINES, Engines
 from boxlited.supervisor.identity import PidfdHandle
 from boxlited.supervisor.kernel import ExitStatus, KernelProtocol
@@ -44,6 +38,7 @@ from boxlited.supervisor.ledger import Ledger
 from boxlited.supervisor.logs import LogReader
 from boxlited.supervisor.observe import Observer
 from boxlited.supervisor.orphans import Orphans
+from boxlited.supervisor.paging import page_of
 from boxlited.supervisor.reasons import Reasons
 from boxlited.supervisor.reconcile import Reconciler
 from boxlited.supervisor.restarts import Restarts
@@ -104,7 +99,7 @@ class Supervisor:
         self._reconciler = Reconciler(
             config, kernel, self._ledger, self._settler, self._orphans, self._watcher, self._in_background
         )
-        self._creating_keys: dict[str, trio.Lock] = {}
+        self._creator = Creator(config, self._ledger, self._engines, self._directories, self._orphans.creating)
         self._nursery: trio.Nursery
         self._restarts: Restarts
 
@@ -166,13 +161,7 @@ class Supervisor:
     ) -> tuple[list[Box], str | None]:
         """One page, oldest first, and the token of the next. Raises InvalidArgument for a foreign token."""
         rows = [box for box in self._store.boxes.values() if status is None or box.status is status]
-        rows.sort(key=_page_key)
-        if page_token is not None:
-            after = _decode_token(page_token)
-            rows = [box for box in rows if _page_key(box) > after]
-        page = rows[:page_size]
-        more = len(rows) > page_size
-        return page, _encode_token(page[-1]) if more else None
+        return page_of(rows, page_size, page_token)
 
     def crash(self, ref: str, previous: bool = False) -> CrashReport:
         box = self.get(ref)
@@ -239,16 +228,7 @@ class Supervisor:
 
     async def create(self, spec: BoxSpec, *, idempotency_key: str | None = None) -> Box:
         """Create a box; durable before it returns. The same key and spec give the same box."""
-        if idempotency_key is None:
-            return await self._carry(lambda: self._create(spec, None))
-        lock = self._creating_keys.setdefault(idempotency_key, trio.Lock())
-        async with lock:
-            known = self._by_key(idempotency_key, spec)
-            if known is None:
-                known = await self._carry(lambda: self._create(spec, idempotency_key))
-        if not lock.statistics().tasks_waiting:
-            self._creating_keys.pop(idempotency_key, None)
-        return known
+        return await self._carry(lambda: self._creator.create(spec, idempotency_key))
 
     async def start(self, ref: str) -> Box:
         box = self.get(ref)
@@ -362,48 +342,6 @@ class Supervisor:
         if running >= limit:
             raise ResourceExhausted(f"{running} boxes run and limits.max_running is {limit}: stop one first")
 
-    def _by_key(self, key: str, spec: BoxSpec) -> Box | None:
-        known = self._store.idempotent(key)
-        if known is None:
-            return None
-        box_id, fingerprint = known
-        if fingerprint != _fingerprint(spec):
-            raise AlreadyExists("this Idempotency-Key was used for another request: use a new key")
-        return self._ledger.row(BoxID(box_id))
-
-    async def _create(self, spec: BoxSpec, key: str | None) -> Box:
-        limit = self._config.limits.max_boxes
-        if limit is not None and len(self._store.boxes) >= limit:
-            raise ResourceExhausted(f"{limit} boxes exist and limits.max_boxes is {limit}: remove some first")
-        self._engines.check(spec)
-        box_id = BoxID.mint()
-        name = check_name(spec.name) if spec.name is not None else f"box-{box_id[:8]}"
-        if self._store.by_name(name) is not None:
-            raise AlreadyExists(f"a box named {name!r} exists already: choose another name or remove it")
-        now = time.time()
-        box = Box(box_id=box_id, name=name, spec=spec, created_at=now, updated_at=now)
-        self._orphans.creating.add(box_id)
-        try:
-            return await self._create_durably(box, key)
-        finally:
-            self._orphans.creating.discard(box_id)
-
-    async def _create_durably(self, box: Box, key: str | None) -> Box:
-        """Directory and config first, then the row: a kill in between leaves nothing acknowledged."""
-        config = BoxFile(box_id=str(box.box_id), name=box.name, created_at=box.created_at, spec=box.spec)
-        await trio.to_thread.run_sync(self._directories.create, config)
-        hit("create.after_directory")
-        event = EventDraft(kind=EventKind.CREATED, box_id=box.box_id, name=box.name)
-        idempotency = None if key is None else (key, _fingerprint(box.spec))
-        try:
-            row = await self._store.insert(box, event, idempotency=idempotency)
-        except BoxlitedError:  # not when cancelled: the row is written all the same
-            self._directories.remove(box.box_id, f"{time.time_ns():x}")
-            raise
-        hit("create.after_row")
-        self._ledger.counters["created"] += 1
-        return row
-
     async def _transition(self, box_id: BoxID, request: Request, options: Options | None = None) -> Box:
         async def locked() -> Box:
             runtime = self._ledger.runtime(box_id)
@@ -476,22 +414,3 @@ class Supervisor:
         runtime = self._ledger.runtime(box_id)
         if runtime.handle is not None and runtime.handle.pid == pid:
             runtime.shim_status = status
-
-
-def _fingerprint(spec: BoxSpec) -> str:
-    return hashlib.sha256(msgspec.json.encode(spec, order="deterministic")).hexdigest()
-
-
-def _page_key(box: Box) -> tuple[float, str]:
-    return box.created_at, box.box_id
-
-
-def _encode_token(box: Box) -> str:
-    return base64.urlsafe_b64encode(msgspec.json.encode(_page_key(box))).decode()
-
-
-def _decode_token(token: str) -> tuple[float, str]:
-    try:
-        return msgspec.json.decode(base64.urlsafe_b64decode(token.encode()), type=tuple[float, str])
-    except (ValueError, msgspec.DecodeError) as error:
-        raise InvalidArgument("pageToken is not one that this server gave: begin again without it") from error
