@@ -26,6 +26,7 @@ from boxlited.errors import DatabaseError, StartupError
 from boxlited.homelock import acquire
 from boxlited.model import EventDraft, EventKind
 from boxlited.store.store import Store, StoreOpening
+from boxlited.supervisor import hostetc
 from boxlited.supervisor.cgroup import Cgroups
 from boxlited.supervisor.directories import Directories
 from boxlited.supervisor.kernel import Kernel
@@ -138,6 +139,7 @@ def _prepare_home(home: HomeLayout) -> None:
     try:
         Directories(home).prepare_home()
         home.database_dir.mkdir(mode=0o700, exist_ok=True)
+        hostetc.sync(home.etc_dir)
     except OSError as error:
         raise StartupError(
             f"cannot use the home {home.home}: {error.strerror}; give another with --home or BOXLITED_HOME", 73

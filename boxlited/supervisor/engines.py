@@ -15,7 +15,7 @@ from boxlited.config import Config
 from boxlited.errors import InvalidArgument, Unsupported
 from boxlited.model import Box, BoxSpec
 from boxlited.supervisor.cgroup import Cgroups
-from boxlited.supervisor.layout import BoxLayout
+from boxlited.supervisor.layout import BoxLayout, HomeLayout
 
 OWN_ENGINES = frozenset({"sandbox", "process"})
 
@@ -28,9 +28,10 @@ def bwrap_path() -> str:
 
 
 class Engines:
-    def __init__(self, config: Config, cgroups: Cgroups) -> None:
+    def __init__(self, config: Config, cgroups: Cgroups, home: HomeLayout) -> None:
         self._config = config
         self._cgroups = cgroups
+        self._etc = str(home.etc_dir)
         self._bwrap = bwrap_path()
 
     def check(self, spec: BoxSpec) -> None:
@@ -81,7 +82,7 @@ class Engines:
             "bwrap": self._bwrap,
             "stop_signal": spec.stop_signal,
             "log": {"max_bytes": self._config.logs.max_bytes, "keep": self._config.logs.keep},
-            "paths": _paths(layout),
+            "paths": {**_paths(layout), "etc": self._etc},
             "key": secrets.token_hex(32),
         }
         return json.dumps(content).encode()

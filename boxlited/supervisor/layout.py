@@ -38,6 +38,11 @@ class HomeLayout:
     def quarantine_dir(self) -> Path:
         return self.home / "quarantine"
 
+    @property
+    def etc_dir(self) -> Path:
+        """What sandboxes see as /etc; see hostetc.py."""
+        return self.home / "etc"
+
     def box(self, box_id: BoxID) -> BoxLayout:
         return BoxLayout(self.boxes_dir, box_id)
 

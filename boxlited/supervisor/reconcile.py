@@ -20,6 +20,7 @@ from boxlited.failpoints import hit
 from boxlited.model import Box, BoxID, BoxStatus, Desired, IdentityKind, StopCause
 from boxlited.supervisor.apply import Options
 from boxlited.supervisor.decide import Plan, Request, Step, decide
+from boxlited.supervisor.housekeeping import Housekeeper
 from boxlited.supervisor.kernel import KernelProtocol
 from boxlited.supervisor.ledger import Ledger
 from boxlited.supervisor.orphans import Orphans
@@ -40,6 +41,7 @@ class Reconciler:
         ledger: Ledger,
         settler: Settler,
         orphans: Orphans,
+        housekeeper: Housekeeper,
         watcher: Watcher,
         background: Callable[[BoxID, Request, Options], None],
     ) -> None:
@@ -48,6 +50,7 @@ class Reconciler:
         self._ledger = ledger
         self._settler = settler
         self._orphans = orphans
+        self._housekeeper = housekeeper
         self._watcher = watcher
         self._background = background
         self._boot_id = kernel.boot_id()
@@ -84,7 +87,8 @@ class Reconciler:
             await self._pass_one(box, dry_run=False)
         self._expire()
         if self.passes % HOUSEKEEPING_PASSES == 0:
-            await self._housekeeping()
+            for box_id in await self._housekeeper.tidy():
+                self._background(box_id, Request.RECONCILE, Options())
 
     def _slice(self) -> list[Box]:
         """The part of the table whose turn it is, and every box that is not at rest."""
@@ -94,15 +98,6 @@ class Reconciler:
             for index, box in enumerate(self._ledger.store.boxes.values())
             if index % FULL_SWEEP_PASSES == turn or not _at_rest(box)
         ]
-
-    async def _housekeeping(self) -> None:
-        try:
-            for box_id in await self._orphans.scan(database_lost=False):
-                self._background(box_id, Request.RECONCILE, Options())
-            await self._orphans.purge(self._config.quarantine.grace_seconds)
-            await self._ledger.store.prune_events(self._config.events.keep)
-        except (BoxlitedError, OSError) as error:
-            log.error("housekeeping failed, it is tried again", error=str(error))
 
     async def full_pass(self, *, dry_run: bool) -> list[dict[str, Any]]:
         """Look at every box now. Says what was seen, decided and done for each."""

@@ -31,6 +31,7 @@ from boxlited.supervisor.create import Creator
 from boxlited.supervisor.decide import Request, execution_plan
 from boxlited.supervisor.directories import Directories
 from boxlited.supervisor.engines import OWN_ENGINES, Engines
+from boxlited.supervisor.housekeeping import Housekeeper
 from boxlited.supervisor.identity import PidfdHandle
 from boxlited.supervisor.kernel import ExitStatus, KernelProtocol
 from boxlited.supervisor.layout import HomeLayout
@@ -70,7 +71,7 @@ class Supervisor:
         self._observer = Observer(kernel, home, cgroups)
         self._ledger = Ledger(store, self._release)
         self._spawner = Spawner(lock_fd, self._on_exited)
-        self._engines = Engines(config, cgroups)
+        self._engines = Engines(config, cgroups, home)
         self._reasons = Reasons(home)
         self._usage = UsageReader(kernel, cgroups)
         self._directories = Directories(home)
@@ -97,7 +98,14 @@ class Supervisor:
         self._settler = Settler(self._ledger, self._observer, applier, self._drainer, self._watcher)
         self._orphans = Orphans(home, self._ledger, self._observer, self._directories)
         self._reconciler = Reconciler(
-            config, kernel, self._ledger, self._settler, self._orphans, self._watcher, self._in_background
+            config,
+            kernel,
+            self._ledger,
+            self._settler,
+            self._orphans,
+            Housekeeper(config, home, self._ledger, self._orphans),
+            self._watcher,
+            self._in_background,
         )
         self._creator = Creator(config, self._ledger, self._engines, self._directories, self._orphans.creating)
         self._nursery: trio.Nursery

@@ -13,10 +13,6 @@ from boxlited.shim.users import identity_arguments
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 HOME = "/root"
 HOST_LINKS = ("bin", "sbin", "lib", "lib64", "lib32", "libx32")
-HOST_ETC = (
-    "passwd", "group", "nsswitch.conf", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "alternatives", "ssl",
-    "pki", "ca-certificates", "localtime", "services", "protocols", "os-release", "mime.types",
-)  # fmt: skip
 NETWORK_ETC = ("resolv.conf", "hosts")
 
 
@@ -60,14 +56,14 @@ def _capability(name: str) -> str:
 def _root(spec: dict) -> list[str]:  # type: ignore[type-arg]
     rootfs, paths = spec["rootfs"], spec["paths"]
     if rootfs["kind"] == "host":
-        return _host_root(paths["upper"], network=spec["network"])
+        return _host_root(paths, network=spec["network"])
     if not os.path.isdir(rootfs["path"]):
         raise EngineError("config", f"rootfs_path {rootfs['path']!r} is not a directory")
     return ["--overlay-src", rootfs["path"], "--overlay", paths["upper"], paths["work"], "/"]
 
 
-def _host_root(home: str, *, network: bool) -> list[str]:
-    """/usr of the host, the few files of /etc that programs need, and a private writable home."""
+def _host_root(paths: dict[str, str], *, network: bool) -> list[str]:
+    """/usr of the host, the home's copy of what everyone may read in /etc, and a private writable home."""
     argv = ["--ro-bind", "/usr", "/usr"]
     for name in HOST_LINKS:
         path = f"/{name}"
@@ -75,10 +71,11 @@ def _host_root(home: str, *, network: bool) -> list[str]:
             argv += ["--symlink", os.readlink(path), path]
         elif os.path.isdir(path):
             argv += ["--ro-bind", path, path]
-    for name in HOST_ETC + (NETWORK_ETC if network else ()):
+    argv += ["--ro-bind", paths["etc"], "/etc"]
+    for name in NETWORK_ETC if network else ():
         argv += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
     argv += ["--tmpfs", "/run", "--dir", "/var/tmp", "--symlink", "../run", "/var/run"]
-    return [*argv, "--bind", home, HOME]
+    return [*argv, "--bind", paths["upper"], HOME]
 
 
 def _default_directory(spec: dict) -> str:  # type: ignore[type-arg]
