@@ -158,5 +158,8 @@ def _waits_for_the_lock(daemon: Daemon) -> bool:
     """It has the lock file open and has not come further than that."""
     assert daemon.process is not None
     fds = Path(f"/proc/{daemon.process.pid}/fd")
-    held = [os.readlink(fd) for fd in fds.iterdir() if fd.is_symlink()]
-    return str(daemon.home / "boxlited.lock") in held
+    for fd in fds.iterdir():
+        with suppress(FileNotFoundError):  # it opens and closes files at the same time
+            if os.readlink(fd) == str(daemon.home / "boxlited.lock"):
+                return True
+    return False
