@@ -6,9 +6,13 @@ output, says how much, and never blocks the workload.
 
 import os
 
+APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+
 
 class Console:
     """Reads the pipe, writes `path`; at `max_bytes` the file becomes `path.1`, and so on up to `keep`."""
+
+    __slots__ = ("_fd", "_keep", "_lost", "_max_bytes", "_path", "_size")
 
     def __init__(self, path: str, max_bytes: int, keep: int) -> None:
         self._path = path
@@ -20,10 +24,9 @@ class Console:
         self._open()
 
     def _open(self) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
         try:
-            self._fd = os.open(self._path, flags, 0o600)
-            self._size = os.fstat(self._fd).st_size
+            self._fd = os.open(self._path, APPEND, 0o600)
+            self._size = os.lseek(self._fd, 0, os.SEEK_END)
         except OSError:
             self._fd = -1
 

@@ -15,6 +15,7 @@ from boxlited.failpoints import hit
 from boxlited.shim.console import Console
 from boxlited.shim.engines import engine_of
 from boxlited.shim.engines.base import EngineError, workload_argv
+from boxlited.shim.frugal import parse_json
 from boxlited.shim.workload import IGNORED, Workload, complain, says_not_executed
 from boxlited.supervisor.exitfile import ExitInfo, stash, write_exit_file
 
@@ -35,11 +36,11 @@ def run() -> int:
     """The whole life of a shim; returns its exit code. Never raises."""
     signals = _take_signals()
     try:
-        spec = json.loads(_read_spec())
+        spec = _read_spec()
         run_id = spec["run_id"]
         exit_path = spec["paths"]["exit"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        _say({"ready": False, "error_kind": "internal", "message": f"the spec is not usable: {error!r}"})
+        _say(_not_ready("internal", f"the spec is not usable: {error!r}"))
         return 1
     try:
         stash(exit_path, spec["paths"]["exit_previous"])
@@ -47,7 +48,7 @@ def run() -> int:
     except EngineError as error:
         info = ExitInfo("error", 1, message=str(error), error_kind=error.kind)
         _record(exit_path, info._replace(run_id=run_id))
-        _say({"ready": False, "error_kind": error.kind, "message": str(error)})
+        _say(_not_ready(error.kind, str(error)))
         return 1
     except Exception as error:  # a bug of ours must be told as such, not as the workload's end
         trace = error.__traceback__
@@ -67,7 +68,7 @@ def _live(spec: dict, signals: int, record: Callable[[ExitInfo], None]) -> int: 
     hit("shim.after_workload")
     if not workload.exec_seen:
         _check_failed_start(spec, workload, console)
-    _say({"ready": True, "workload_pid": workload.pid, "not_applied": []})
+    _say(b'{"ready": true, "workload_pid": %d, "not_applied": []}\n' % workload.pid)
     if workload.pidfd >= 0:
         _serve(spec, workload, console, signals)
     info = _ending(*workload.status())
@@ -171,20 +172,25 @@ def _noted(_number: int, _frame: object) -> None:
     return None
 
 
-def _read_spec() -> bytes:
-    data = b""
-    while len(data) <= MAX_SPEC_BYTES:
-        chunk = os.read(0, 1 << 20)
-        if not chunk:
-            return data
-        data += chunk
-    raise ValueError("the spec is too long")
+def _read_spec() -> dict:  # type: ignore[type-arg]
+    """The sealed memory file on descriptor 0; its size is known before it is read."""
+    size = os.lseek(0, 0, os.SEEK_END)
+    if size > MAX_SPEC_BYTES:
+        raise ValueError("the spec is too long")
+    spec = parse_json(os.pread(0, size, 0).decode())
+    if not isinstance(spec, dict):
+        raise TypeError("the spec is not an object")
+    return spec
 
 
-def _say(message: dict) -> None:  # type: ignore[type-arg]
+def _not_ready(kind: str, message: str) -> bytes:
+    return json.dumps({"ready": False, "error_kind": kind, "message": message}).encode() + b"\n"
+
+
+def _say(line: bytes) -> None:
     """One line to whoever started us; nobody may be there any more."""
     try:
-        os.write(READY_FD, json.dumps(message).encode() + b"\n")
+        os.write(READY_FD, line)
         os.close(READY_FD)
     except OSError:
         pass

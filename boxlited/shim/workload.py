@@ -15,6 +15,7 @@ import time
 
 from boxlited.shim.endings import exit_status
 from boxlited.shim.engines.base import Engine, EngineError
+from boxlited.shim.frugal import parse_json, read_small
 
 PR_SET_PDEATHSIG = 1
 START_SECONDS = 20.0
@@ -29,6 +30,8 @@ _prctl = _libc.prctl
 
 class Workload:
     """`pid` is the workload's as the host sees it; `outer` our child (bubblewrap)."""
+
+    __slots__ = ("_outer_status", "exec_seen", "outer", "outer_fd", "pid", "pidfd", "pipe", "ran")
 
     def __init__(self, outer: int, pipe: int) -> None:
         self.outer = outer
@@ -92,8 +95,10 @@ class Workload:
             if b"}" in data:
                 break
         try:
-            message = json.loads(data[: data.index(b"}") + 1])
+            message = parse_json(data.decode())
         except ValueError:
+            return None
+        if not isinstance(message, dict):
             return None
         if "engine_error" in message:
             self._outer_ended(END_SECONDS)
@@ -210,8 +215,7 @@ def _read_all(fd: int) -> bytes:
 
 def _only_child(pid: int) -> int | None:
     try:
-        with open(f"/proc/{pid}/task/{pid}/children", "rb") as file:
-            words = file.read().split()
+        words = read_small(f"/proc/{pid}/task/{pid}/children").split()
     except OSError:
         return None
     return int(words[0]) if words else None
@@ -219,8 +223,7 @@ def _only_child(pid: int) -> int | None:
 
 def _is_alive(pid: int) -> bool:
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].split()[0] not in (b"Z", b"X")
+        return read_small(f"/proc/{pid}/stat").rpartition(b") ")[2][:1] not in (b"Z", b"X")
     except OSError:
         return False
 
@@ -234,8 +237,7 @@ def _program(pid: int) -> str | None:
     except OSError:
         return None
     try:
-        with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
-            return file.read()
+        return read_small(f"/proc/{pid}/comm").decode("utf-8", "replace")
     except OSError:
         return None
 

@@ -17,6 +17,7 @@ MAX_FILE_BYTES = 4096
 _U32_MAX = 2**32 - 1
 _U64_MAX = 2**64 - 1
 _START_TIME_FIELD_AFTER_COMM = 19  # field 22 of the line, counted from the last ')'
+_WRITE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _NOT_A_FILE = frozenset({errno.ENXIO, errno.ELOOP})  # a socket; a symbolic link
 
 
@@ -65,11 +66,11 @@ def _unsigned(line: bytes, maximum: int) -> int | None:
 def parse_start_time(stat_line: bytes) -> int | None:
     """Field 22 of a /proc/PID/stat line; `comm` may hold spaces and ')'."""
     close = stat_line.rfind(b")")
-    fields = stat_line[close + 1 :].split()
+    fields = stat_line[close + 1 :].split(None, _START_TIME_FIELD_AFTER_COMM + 1)
     if close < 0 or len(fields) <= _START_TIME_FIELD_AFTER_COMM:
         return None
     field = fields[_START_TIME_FIELD_AFTER_COMM]
-    return _unsigned(field, _U64_MAX) if field.isdigit() else None
+    return int(field) if field.isdigit() and len(field) <= 20 and int(field) <= _U64_MAX else None
 
 
 def _own_start_time() -> int | None:
@@ -128,8 +129,7 @@ class PidFileWriter:
         O_NONBLOCK: a FIFO planted in the file's place is an error, not a child that hangs.
         """
         data = record.encode()
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-        fd = os.open(self._path, flags, 0o644)
+        fd = os.open(self._path, _WRITE, 0o644)
         try:
             written = os.write(fd, data)
         finally:

@@ -11,7 +11,7 @@ import signal
 import structlog
 import trio
 
-from boxlited.errors import Timeout
+from boxlited.errors import InvalidState, Timeout
 from boxlited.failpoints import hit
 from boxlited.model import Box, BoxStatus, Desired, EventKind, StopCause
 from boxlited.supervisor.identity import PidfdHandle
@@ -41,7 +41,7 @@ class Drainer:
         await self._record_intent(box, cause)
         hit("stop.after_intent")
         if grace_seconds > 0:
-            handle.signal(signal.SIGTERM)
+            _send(handle, signal.SIGTERM)
             hit("stop.after_signal")
             if await _ended(dead, grace_seconds):
                 return
@@ -51,11 +51,11 @@ class Drainer:
     async def force(self, box: Box, handle: PidfdHandle, dead: trio.Event) -> None:
         """Kill the workload through its shim, then the shim itself. Raises Timeout."""
         if self._speaks_our_signals(box):
-            handle.signal(DELIVER_BASE + signal.SIGKILL)
+            _send(handle, DELIVER_BASE + signal.SIGKILL)
             if await _ended(dead, INSIST_SECONDS):
                 return
             log.warning("shim is deaf, killing it", box_id=box.box_id, pid=handle.pid)
-        handle.signal(signal.SIGKILL)
+        _send(handle, signal.SIGKILL)
         if not await _ended(dead, FORCE_SECONDS):
             raise Timeout(
                 f"the shim of box {box.name} (pid {handle.pid}) did not end {FORCE_SECONDS:g} s after SIGKILL:"
@@ -63,8 +63,12 @@ class Drainer:
             )
 
     def deliver(self, box: Box, handle: PidfdHandle, number: int) -> None:
-        """Deliver a signal to the workload (to the shim itself where it is a foreign one)."""
-        handle.signal(DELIVER_BASE + number if self._speaks_our_signals(box) else number)
+        """Deliver a signal to the workload (to the shim itself where it is a foreign one).
+
+        Raises InvalidState when it has ended meanwhile.
+        """
+        if not _send(handle, DELIVER_BASE + number if self._speaks_our_signals(box) else number):
+            raise InvalidState(f"box {box.name} has just ended: there is nothing to signal")
 
     def _speaks_our_signals(self, box: Box) -> bool:
         return box.spec.engine in self._own_engines and box.run_id is not None
@@ -77,6 +81,15 @@ class Drainer:
         await self._ledger.write(
             box, changes, EventKind.STOPPING, {"cause": cause.value, "pid": box.pid}, durable=False
         )
+
+
+def _send(handle: PidfdHandle, number: int) -> bool:
+    """False when the process was reaped already: what a signal would bring about has come about."""
+    try:
+        handle.signal(number)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 async def _ended(dead: trio.Event, seconds: float) -> bool:

@@ -60,6 +60,10 @@ def kill_pid(pid: int) -> None:
             os.close(pidfd)
 
 
+OPEN: list[Daemon] = []  # a failed test reports their logs, and that of the last one closed
+CLOSED_LOGS: list[str] = []
+
+
 class Daemon:
     """One home and the daemon that serves it. `close` leaves no process and no file."""
 
@@ -75,6 +79,7 @@ class Daemon:
         self.process: subprocess.Popen[bytes] | None = None
         self.sentinels = [subprocess.Popen(["sleep", "300"]) for _ in range(2)]
         self._client: Client | None = None
+        OPEN.append(self)
 
     # -- life
 
@@ -141,6 +146,8 @@ class Daemon:
             sentinel.kill()
             sentinel.wait()
         until(self._is_quiet, "shims and all other processes of this home end")
+        CLOSED_LOGS[:] = [self.log_text()[-8000:]]
+        OPEN.remove(self)
         shutil.rmtree(self.root, ignore_errors=True)
 
     def _is_quiet(self) -> bool:
