@@ -39,10 +39,16 @@ class Wire:
         self._sock.close()
 
     def call(self, method: str, path: str, body: object = None) -> tuple[int, bytes]:
+        self.send(method, path, body)
+        return self.receive()
+
+    def send(self, method: str, path: str, body: object = None) -> None:
         content = b"" if body is None else json.dumps(body).encode()
         self._sock.sendall(
             f"{method} {path} HTTP/1.1\r\nHost: b\r\nContent-Length: {len(content)}\r\n\r\n".encode() + content
         )
+
+    def receive(self) -> tuple[int, bytes]:
         while b"\r\n\r\n" not in self._buffer:
             self._receive()
         head, _, rest = self._buffer.partition(b"\r\n\r\n")

@@ -61,10 +61,9 @@ class Directories:
         return [one.error for one in made]
 
     def prepare_run(self, layout: BoxLayout) -> None:
-        """Make what a run needs below the box's directory. Idempotent."""
+        """Make again what `create` made below the box's directory, where it is missing."""
         try:
-            for directory in layout.subdirectories:
-                directory.mkdir(mode=0o700, exist_ok=True)
+            _make_missing(layout.subdirectories)
         except OSError as error:
             raise storage_error("prepare the directory of the box", layout.directory, error) from error
 
@@ -145,6 +144,14 @@ def _entries(directory: Path) -> Iterator[os.DirEntry[str]]:
         return
 
 
+def _make_missing(directories: Sequence[str]) -> None:
+    for directory in directories:
+        try:
+            os.mkdir(directory, 0o700)
+        except FileExistsError:
+            pass
+
+
 class _Made:
     """One directory on its way. After a failure nothing of it is left, and no further step does anything."""
 
@@ -152,6 +159,7 @@ class _Made:
         self._config = config
         self._path = layout.config
         self._directory = layout.directory
+        self._subdirectories = layout.subdirectories
         self._fd = -1
         self._is_ours = False
         self.error: BoxlitedError | None = None
@@ -166,6 +174,7 @@ class _Made:
     def write(self) -> None:
         os.mkdir(self._directory, 0o700)
         self._is_ours = True
+        _make_missing(self._subdirectories)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         self._fd = os.open(self._path, flags, 0o600)
         data = msgspec.json.encode(self._config)

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from boxlited.model import BoxID
 
+_SUBDIRECTORIES = ("logs", "sockets", "tmp", "upper", "work")
+
 
 class HomeLayout:
     """Paths below `BOXLITED_HOME`."""
@@ -113,6 +115,7 @@ class BoxLayout:
         return self.directory / "work"
 
     @property
-    def subdirectories(self) -> tuple[Path, ...]:
-        """Created with the box, mode 0700."""
-        return (self.logs_dir, self.sockets_dir, self.tmp_dir, self.upper_dir, self.work_dir)
+    def subdirectories(self) -> tuple[str, ...]:
+        """Created with the box, mode 0700. Plain strings: every create and start goes over them."""
+        directory = str(self.directory)
+        return tuple(f"{directory}/{name}" for name in _SUBDIRECTORIES)

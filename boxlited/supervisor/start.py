@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import structlog
@@ -46,14 +45,6 @@ class StartFailed(Exception):
         self.cause = cause
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """Everything of a start that can be had before its intent is durable."""
-
-    request: SpawnRequest
-    not_applied: tuple[str, ...]
-
-
 class Starter:
     def __init__(
         self,
@@ -87,35 +78,16 @@ class Starter:
         observation settles it.
         """
         run_id = mint_run_id()
-        box, prepared = await self._intend(box, run_id, restart_count)
+        box = await self._record_intent(box, run_id, restart_count)
         hit("start.after_intent")
         try:
-            if isinstance(prepared, BoxlitedError):
-                raise prepared
-            spawned = await self._spawn(box, prepared)
+            spawned, not_applied = await self._spawn(box, run_id)
         except BoxlitedError as error:
             raise StartFailed(self._ledger.row(box.box_id), error) from error
         hit("start.after_spawn")
         message = await self._await_ready(box, spawned)
         hit("start.after_ready")
-        return await self._record_running(box, spawned, prepared.not_applied, message)
-
-    async def _intend(self, box: Box, run_id: str, restart_count: int) -> tuple[Box, Prepared | BoxlitedError]:
-        """The intent is made durable while a thread makes the directories: both wait for the disk."""
-        written: list[Box | Exception] = []
-
-        async def record() -> None:
-            try:
-                written.append(await self._record_intent(box, run_id, restart_count))
-            except Exception as error:  # for the caller, not for the nursery to wrap
-                written.append(error)
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(record)
-            prepared = await trio.to_thread.run_sync(self._prepare, box, run_id)
-        if isinstance(written[0], Exception):
-            raise written[0]
-        return written[0], prepared
+        return await self._record_running(box, spawned, not_applied, message)
 
     async def _record_intent(self, box: Box, run_id: str, restart_count: int) -> Box:
         changes = {
@@ -134,13 +106,9 @@ class Starter:
             box, changes, EventKind.STARTING, {"run_id": run_id, "restart_count": restart_count}
         )
 
-    def _prepare(self, box: Box, run_id: str) -> Prepared | BoxlitedError:
-        """Directories, cgroups and the spec of a run; or why not. In a worker thread."""
+    async def _spawn(self, box: Box, run_id: str) -> tuple[Spawned, tuple[str, ...]]:
         layout = self._home.box(box.box_id)
-        try:
-            self._directories.prepare_run(layout)
-        except BoxlitedError as error:
-            return error
+        self._directories.prepare_run(layout)
         spec = box.spec
         setup = self._cgroups.prepare(box.box_id, run_id, cpus=spec.cpus, memory_mib=spec.memory_mib, pids=spec.pids)
         request = SpawnRequest(
@@ -150,13 +118,10 @@ class Starter:
             cgroups=setup.join,
             argv=self._engines.command(spec),
         )
-        return Prepared(request, setup.not_applied)
-
-    async def _spawn(self, box: Box, prepared: Prepared) -> Spawned:
-        spawned = await self._spawner.spawn(prepared.request)
+        spawned = await self._spawner.spawn(request)
         self._boxes_by_seq[spawned.seq] = box.box_id
         self._watch(box.box_id, self._handle(spawned))
-        return spawned
+        return spawned, setup.not_applied
 
     def _handle(self, spawned: Spawned) -> PidfdHandle:
         inode = self._kernel.pidfd_inode(spawned.pidfd)
