@@ -31,7 +31,7 @@ _prctl = _libc.prctl
 class Workload:
     """`pid` is the workload's as the host sees it; `outer` our child (bubblewrap)."""
 
-    __slots__ = ("_outer_status", "exec_seen", "outer", "outer_fd", "pid", "pidfd", "pipe", "ran")
+    __slots__ = ("_outer_status", "_said", "exec_seen", "outer", "outer_fd", "pid", "pidfd", "pipe", "ran")
 
     def __init__(self, outer: int, pipe: int) -> None:
         self.outer = outer
@@ -42,6 +42,7 @@ class Workload:
         self.exec_seen = False  # another program than bubblewrap was seen in the workload's process
         self.ran = False  # bubblewrap says that the sandbox was set up, or we saw the workload
         self._outer_status: int | None = None
+        self._said = b""  # by bubblewrap, of its init and perhaps of the end
 
     @classmethod
     def start(cls, engine: Engine, spec: dict) -> "Workload":  # type: ignore[type-arg]
@@ -80,7 +81,7 @@ class Workload:
                 break
             time.sleep(EXEC_POLL_SECONDS)
         if self._outer_ended(END_SECONDS):  # so short a life that nobody saw it, or none at all
-            self.ran = b'"exit-code"' in _read_all(info)
+            self.ran = b'"exit-code"' in self._said + _read_all(info)
 
     def _init_pid(self, info: int, deadline: float) -> int | None:
         data = b""
@@ -92,8 +93,9 @@ class Workload:
             if not chunk:
                 break
             data += chunk
-            if b"}" in data:
+            if b"}" in data:  # of a short life, the report of its end may have come along
                 break
+        self._said = data
         try:
             message = parse_json(data.decode())
         except ValueError:
