@@ -14,10 +14,11 @@ from pathlib import Path
 from boxlited.config import Config
 from boxlited.errors import InvalidArgument, Unsupported
 from boxlited.model import Box, BoxSpec
+from boxlited.shim.engines import ENGINES
 from boxlited.supervisor.cgroup import Cgroups
 from boxlited.supervisor.layout import BoxLayout, HomeLayout
 
-OWN_ENGINES = frozenset({"sandbox", "process"})
+OWN_ENGINES = frozenset(ENGINES)
 
 
 def bwrap_path() -> str:
@@ -144,18 +145,23 @@ def _check_rootfs(spec: BoxSpec) -> None:
         )
     path = spec.rootfs_path
     if path is not None:
-        if spec.engine == "process":
-            raise Unsupported("rootfs_path is not supported by engine 'process': use engine 'sandbox'")
+        _check_wish(spec, "rootfs_path")
         if not os.path.isabs(path) or not os.path.isdir(path):
             raise InvalidArgument(f"rootfs_path {path!r} must be an absolute path of an existing directory")
 
 
+def _check_wish(spec: BoxSpec, wish: str) -> None:
+    if wish not in ENGINES[spec.engine].wishes:
+        able = sorted(name for name, engine in ENGINES.items() if wish in engine.wishes)
+        raise Unsupported(f"{wish} is not supported by engine {spec.engine!r}: use engine {' or '.join(able)}")
+
+
 def _check_volumes(spec: BoxSpec) -> None:
+    if spec.volumes:
+        _check_wish(spec, "volumes")
     for volume in spec.volumes:
         if volume.managed_volume is not None:
             raise Unsupported("volumes.managed_volume is not supported: give host_path")
-        if spec.engine == "process":
-            raise Unsupported("volumes are not supported by engine 'process': it sees the host's files")
         if volume.host_path is None or not os.path.isabs(volume.host_path):
             raise InvalidArgument(f"volumes.host_path {volume.host_path!r} must be an absolute path")
         if not os.path.isabs(volume.guest_path):

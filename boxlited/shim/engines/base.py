@@ -1,6 +1,6 @@
 """What an engine is: turns a spec into a command that is its workload's kernel-enforced leash.
 
-A new engine is one file here and one line in the registry. Standard library only.
+A new engine is one file beside this one. Standard library only.
 """
 
 
@@ -16,7 +16,7 @@ class Engine:
     """Stateless. `spec` is the decoded JSON that the daemon sealed."""
 
     name = ""
-    wrapped = True  # the workload is a grandchild below bubblewrap's init
+    wishes: frozenset[str] = frozenset()  # of "rootfs_path", "volumes": what it can honour; the rest is a 422
 
     def command(self, spec: dict, status_fd: int) -> tuple[list[str], dict[str, str]]:  # type: ignore[type-arg]
         """The argv and environment to execute. Raises EngineError."""

@@ -16,8 +16,6 @@ class ProcessEngine(Engine):
     name = "process"
 
     def command(self, spec: dict, status_fd: int) -> tuple[list[str], dict[str, str]]:  # type: ignore[type-arg]
-        if spec["rootfs"]["kind"] != "host" or spec["volumes"]:
-            raise EngineError("unsupported", "engine process has neither rootfs_path nor volumes")
         argv = [spec["bwrap"], "--die-with-parent", "--unshare-pid", "--json-status-fd", str(status_fd)]
         argv += ["--dev-bind", "/", "/", "--proc", "/proc"]
         if not spec["tty"]:

@@ -18,6 +18,7 @@ NETWORK_ETC = ("resolv.conf", "hosts")
 
 class SandboxEngine(Engine):
     name = "sandbox"
+    wishes = frozenset({"rootfs_path", "volumes"})
 
     def command(self, spec: dict, status_fd: int) -> tuple[list[str], dict[str, str]]:  # type: ignore[type-arg]
         argv = [spec["bwrap"], "--die-with-parent", "--json-status-fd", str(status_fd)]
