@@ -21,13 +21,13 @@ from boxlited.failpoints import hit
 from boxlited.model import Box, BoxStatus, Desired, EventKind, IdentityKind, StopCause
 from boxlited.supervisor.cgroup import Cgroups
 from boxlited.supervisor.crash import CrashReport
-from boxlited.supervisor.decide import Plan, Request, Step
 from boxlited.supervisor.directories import Directories
 from boxlited.supervisor.exitfile import stash
 from boxlited.supervisor.kernel import KernelProtocol
 from boxlited.supervisor.layout import HomeLayout
 from boxlited.supervisor.ledger import Ledger
 from boxlited.supervisor.observe import Sight
+from boxlited.supervisor.plans import Plan, Request, Step
 from boxlited.supervisor.reasons import Reasons
 from boxlited.supervisor.restarts import Restarts
 from boxlited.supervisor.start import Starter

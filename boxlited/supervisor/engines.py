@@ -13,7 +13,7 @@ from pathlib import Path
 
 from boxlited.config import Config
 from boxlited.errors import InvalidArgument, Unsupported
-from boxlited.model import Box, BoxSpec
+from boxlited.model import Box, BoxSpec, Capabilities, Volume
 from boxlited.shim.engines import ENGINES
 from boxlited.supervisor.cgroup import Cgroups
 from boxlited.supervisor.layout import BoxLayout, HomeLayout
@@ -42,6 +42,7 @@ class Engines:
             _check_features(spec)
             _check_rootfs(spec)
             _check_volumes(spec)
+            _check_working_dir(spec)
         _check_lifetimes(spec)
         self._check_limits(spec)
 
@@ -121,12 +122,15 @@ def _paths(layout: BoxLayout) -> dict[str, str]:
 
 def _check_features(spec: BoxSpec) -> None:
     network = spec.network
+    shares_all = spec.engine == "process"
     refused = {
         "tty": spec.tty,
         "disk_size_gb": spec.disk_size_gb is not None,
         "network.inbound": network is not None and network.inbound is not None and network.inbound.mode != "disabled",
         "network.outbound.allow_net": network is not None
         and bool(network.allow_net or (network.outbound and network.outbound.allow_net)),
+        "network.outbound.mode 'disabled'": shares_all and network is not None and network.outbound_mode == "disabled",
+        "advanced.capabilities": shares_all and spec.advanced.capabilities != Capabilities(),
     }
     for key, asked in refused.items():
         if asked:
@@ -164,8 +168,25 @@ def _check_volumes(spec: BoxSpec) -> None:
             raise Unsupported("volumes.managed_volume is not supported: give host_path")
         if volume.host_path is None or not os.path.isabs(volume.host_path):
             raise InvalidArgument(f"volumes.host_path {volume.host_path!r} must be an absolute path")
-        if not os.path.isabs(volume.guest_path):
-            raise InvalidArgument(f"volumes.guest_path {volume.guest_path!r} must be an absolute path")
+        _check_guest_path(volume, spec)
+
+
+def _check_guest_path(volume: Volume, spec: BoxSpec) -> None:
+    path = volume.guest_path
+    if not os.path.isabs(path) or os.path.normpath(path) != (path.rstrip("/") or "/"):
+        raise InvalidArgument(f"volumes.guest_path {path!r} must be an absolute path without '.', '..' and '//'")
+    if path.rstrip("/") == "":
+        raise InvalidArgument("volumes.guest_path '/' would hide everything: use rootfs_path")
+    for other in spec.volumes:  # whoever writes to the outer one could lead the inner mount astray with a link
+        if other is not volume and path.startswith(other.guest_path.rstrip("/") + "/"):
+            raise Unsupported(
+                f"volumes.guest_path {path!r} lies below the volume {other.guest_path!r}: mount it elsewhere"
+            )
+
+
+def _check_working_dir(spec: BoxSpec) -> None:
+    if spec.working_dir and not os.path.isabs(spec.working_dir):
+        raise InvalidArgument(f"working_dir {spec.working_dir!r} must be an absolute path")
 
 
 def _check_lifetimes(spec: BoxSpec) -> None:

@@ -14,11 +14,11 @@ import trio
 
 from boxlited.model import Box, BoxID, IdentityKind
 from boxlited.supervisor.cgroup import Cgroups
-from boxlited.supervisor.decide import ExitRun, ExitSeen, Observation
 from boxlited.supervisor.exitfile import ExitFileUnreadable, ExitInfo, read_exit_file
 from boxlited.supervisor.identity import Evidence, PidfdHandle, ProcessIdentity, identify
 from boxlited.supervisor.kernel import ExitStatus, KernelProtocol
 from boxlited.supervisor.layout import BoxLayout, HomeLayout
+from boxlited.supervisor.plans import ExitRun, ExitSeen, Observation
 from boxlited.supervisor.runtime import BoxRuntime
 
 EVIDENCE_WAIT_SECONDS = 0.5

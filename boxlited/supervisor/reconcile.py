@@ -19,11 +19,12 @@ from boxlited.errors import BoxlitedError, NotFound
 from boxlited.failpoints import hit
 from boxlited.model import Box, BoxID, BoxStatus, Desired, IdentityKind, StopCause
 from boxlited.supervisor.apply import Options
-from boxlited.supervisor.decide import Plan, Request, Step, decide
+from boxlited.supervisor.decide import decide
 from boxlited.supervisor.housekeeping import Housekeeper
 from boxlited.supervisor.kernel import KernelProtocol
 from boxlited.supervisor.ledger import Ledger
 from boxlited.supervisor.orphans import Orphans
+from boxlited.supervisor.plans import Plan, Request, Step
 from boxlited.supervisor.settle import Settler
 from boxlited.supervisor.watch import Watcher
 

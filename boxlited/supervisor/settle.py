@@ -11,10 +11,11 @@ import trio
 from boxlited.errors import BoxlitedError, Internal
 from boxlited.model import Box, BoxID
 from boxlited.supervisor.apply import Applier, Options
-from boxlited.supervisor.decide import Observation, Plan, Request, decide, decide_start_failed
+from boxlited.supervisor.decide import decide, decide_start_failed
 from boxlited.supervisor.identity import PidfdHandle
 from boxlited.supervisor.ledger import Ledger
 from boxlited.supervisor.observe import Observer, Sight
+from boxlited.supervisor.plans import Observation, Plan, Request
 from boxlited.supervisor.start import StartFailed
 from boxlited.supervisor.stop import Drainer, dead_event
 from boxlited.supervisor.watch import Watcher

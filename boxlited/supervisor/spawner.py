@@ -1,21 +1,20 @@
-"""The single-threaded process that forks shims; the pre-exec hook lives here and nowhere else.
+"""The single-threaded process that forks shims, each behind the pre-exec hook of hook.py.
 
-Run by the daemon as `python -m boxlited.supervisor.spawner SOCKET_FD LOCK_FD`. Owns fork,
-hook and reaping. Must stay single-threaded, never block on a child, and die only with its
+Run by the daemon as `python -m boxlited.supervisor.spawner SOCKET_FD LOCK_FD`. Owns fork
+and reaping. Must stay single-threaded, never block on a child, and die only with its
 socket: it exits when the daemon's end is closed, and shims live on. Standard library only.
 
 A child keeps its copies of the socket and of the lock until `shim.pid` is written, so the
 end of the socket and the release of the lock both prove that no fork is in flight.
 """
 
-import _signal  # the plain functions: those of `signal` make an enum of every number, and pages private
+import _signal  # see hook.py
 import array
 import errno
 import fcntl
 import gc
 import json
 import os
-import resource
 import select
 import socket
 import sys
@@ -23,30 +22,12 @@ import sys
 from boxlited.failpoints import hit
 from boxlited.shim import main as shim_main
 from boxlited.supervisor.clone import clear_hidden_signals, fork_into
-from boxlited.supervisor.pidfile import PidFileWriter, PidRecord
+from boxlited.supervisor.hook import FIRST_PRIVATE_FD, IGNORED, Hook, write_file
 
 PROTOCOL_VERSION = 1
 MAX_MESSAGE = 65536
 MAX_QUEUED = 4096
-READY_FD = 3
-FIRST_PRIVATE_FD = 64
-IGNORED = (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP, _signal.SIGPIPE)
 COMM = b"boxlited-spawn"
-SHIM_COMM = b"boxlited-shim"
-RLIMITS = {
-    name.removeprefix("RLIMIT_").lower(): getattr(resource, name)
-    for name in dir(resource)
-    if name.startswith("RLIMIT_")
-}
-
-
-class HookFailed(Exception):
-    """A stage of the hook failed; travels as (stage, errno) over a pipe of our own."""
-
-    def __init__(self, stage, number):  # type: ignore[no-untyped-def]
-        super().__init__(stage)
-        self.stage = stage
-        self.errno = number
 
 
 class Job:
@@ -213,114 +194,6 @@ class Spawner:
         self._poll.modify(self._sock, select.POLLIN)
 
 
-class Hook:
-    """What the child does between fork and its shim: everything computed beforehand, bare system calls."""
-
-    def __init__(self, request: dict, fds: list[int]) -> None:  # type: ignore[type-arg]
-        self._fds = fds
-        self._writer = PidFileWriter(request["pid_file"])
-        self._cgroups = [os.fsencode(path) + b"/cgroup.procs" for path in request["cgroups"]]
-        self.birth_cgroup = _open_directory(request["cgroups"][0]) if request["cgroups"] else None
-        self._rlimits = [(RLIMITS[name], (pair[0], pair[1])) for name, pair in request["rlimits"].items()]
-        argv = request["argv"]
-        self._argv = None if argv is None else [os.fsencode(word) for word in argv]
-        self._env = {os.fsencode(key): os.fsencode(value) for key, value in request["env"].items()}
-
-    def close(self) -> None:
-        """What was needed for the fork itself."""
-        if self.birth_cgroup is not None:
-            os.close(self.birth_cgroup)
-
-    def run(self, report: int, *, born_inside: bool) -> None:
-        """Never returns: becomes the shim, or reports (stage, errno) and exits with 127."""
-        stage = "setsid"
-        try:
-            os.setsid()
-            stage = "signals"
-            _reset_signals()
-            stage = "stdio"
-            report = self._arrange_fds(report)
-            stage = "cgroup"
-            for path in self._cgroups[1:] if born_inside else self._cgroups:
-                _write_file(path, b"0")
-            stage = "rlimits"
-            for which, limits in self._rlimits:
-                resource.setrlimit(which, limits)
-            stage = "pid_file"
-            hit("hook.before_pid_file")
-            record = PidRecord.current()
-            self._writer.write(record)
-            hit("hook.after_pid_file")
-            stage = "close_fds"
-            _close_all_but(report)  # the lock's and the socket's copies go only now
-            stage = "exec"
-            self._become_shim(report, record)
-        except OSError as error:
-            _write_all(report, b"%s %d\n" % (stage.encode(), error.errno or errno.EIO))
-        except ValueError:  # setrlimit above the hard limit
-            _write_all(report, b"%s %d\n" % (stage.encode(), errno.EINVAL))
-        finally:
-            os._exit(127)
-
-    def _arrange_fds(self, report: int) -> int:
-        """0 spec, 1 /dev/null, 2 the shim's stderr, 3 the ready pipe, 4 the report pipe."""
-        null = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
-        moved = [
-            fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, FIRST_PRIVATE_FD)
-            for fd in (self._fds[0], null, *self._fds[1:], report)
-        ]
-        for target, fd in enumerate(moved):
-            os.dup2(fd, target, inheritable=target != 4)
-        return 4
-
-    def _become_shim(self, report: int, record: PidRecord) -> None:
-        """Says ok and ends the report: by closing it, or by an exec that closes it; a failed exec adds its errno."""
-        _write_all(report, b"ok %d\n" % (record.start_time or 0))
-        if self._argv is not None:
-            for number in (_signal.SIGPIPE, _signal.SIGXFSZ):  # ignored by Python itself
-                _signal.signal(number, _signal.SIG_DFL)
-            os.execvpe(self._argv[0], self._argv, self._env)
-        os.close(report)
-        _write_file(b"/proc/self/comm", SHIM_COMM)
-        os._exit(shim_main.run())
-
-
-def _reset_signals() -> None:
-    _signal.set_wakeup_fd(-1)
-    for number in (_signal.SIGCHLD, *IGNORED):
-        if number != _signal.SIGPIPE:  # the spawner may be dead when the child reports to it
-            _signal.signal(number, _signal.SIG_DFL)
-    _signal.pthread_sigmask(_signal.SIG_SETMASK, [])
-
-
-def _close_all_but(report: int) -> None:
-    os.closerange(READY_FD + 2, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
-    assert report == READY_FD + 1
-
-
-def _open_directory(path: str) -> int | None:
-    """The cgroup that the child may be born in; its absence is told later, by the hook's own stage."""
-    try:
-        return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError:
-        return None
-
-
-def _write_file(path: bytes, data: bytes) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.write(fd, data)
-    finally:
-        os.close(fd)
-
-
-def _write_all(fd: int, data: bytes) -> None:
-    try:
-        os.write(fd, data)
-    except OSError:
-        pass
-
-
 def _received(ancillary: list) -> list[int]:  # type: ignore[type-arg]
     fds = array.array("i")
     for level, kind, data in ancillary:
@@ -351,7 +224,7 @@ def main() -> int:
     clear_hidden_signals()
     for number in IGNORED:
         _signal.signal(number, _signal.SIG_IGN)
-    _write_file(b"/proc/self/comm", COMM)
+    write_file(b"/proc/self/comm", COMM)
     shim_main.warm_up()
     gc.collect()
     gc.disable()

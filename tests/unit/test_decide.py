@@ -25,19 +25,14 @@ from boxlited.model import (
 from boxlited.supervisor.decide import (
     LIVE_STATUS,
     ExecutionPlan,
-    ExitRun,
-    ExitSeen,
-    Observation,
     OrphanPlan,
-    Plan,
-    Request,
-    Step,
     decide,
     decide_orphan,
     decide_start_failed,
     execution_plan,
     wants_drain,
 )
+from boxlited.supervisor.plans import ExitRun, ExitSeen, Observation, Plan, Request, Step
 
 ACTS_ON_PROCESSES = {Step.DRAIN, Step.DRAIN_NOW, Step.KILL_LEFTOVERS, Step.SPAWN, Step.REMOVE}
 BOX_ID = BoxID("a" * 16)
