@@ -1,4 +1,4 @@
-"""The user of a workload: a number, `number:number`, or a name of the host."""
+"""The user of a workload: `user` or `user:group`, each a number or a name of the host."""
 
 from boxlited.shim.engines.base import EngineError
 
@@ -9,8 +9,8 @@ def identity_arguments(user: str | None) -> list[str]:
     """bubblewrap's --uid and --gid in a user namespace of its own. Raises EngineError."""
     if user is None:
         return []
-    name, _, group = user.partition(":")
-    uid, gid = _number(name), _number(group) if group else None
+    name, colon, group = user.partition(":")
+    uid, gid = _number(name), _group(group) if colon else None
     if uid is None:
         uid, default_gid = _lookup(name)
         gid = default_gid if gid is None else gid
@@ -29,3 +29,13 @@ def _lookup(name: str) -> tuple[int, int]:
     except KeyError:
         raise EngineError("config", f"user {name!r} does not exist: give a number or a name of the host") from None
     return entry.pw_uid, entry.pw_gid
+
+
+def _group(name: str) -> int:
+    import grp
+
+    number = _number(name)
+    try:
+        return grp.getgrnam(name).gr_gid if number is None else number
+    except KeyError:
+        raise EngineError("config", f"group {name!r} does not exist: give a number or a name of the host") from None

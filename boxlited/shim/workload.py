@@ -23,6 +23,14 @@ EXEC_POLL_SECONDS = 0.0002
 END_SECONDS = 5.0
 IGNORED = (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXFSZ)
 WRAPPER_COMM = "bwrap\n"
+UMASK = 0o022  # the daemon's own is for its own files
+COMPLAINTS = (  # how bubblewrap puts what the box's own configuration brought about
+    ("Can't chdir to ", "config", "working_dir cannot be entered in the box"),
+    ("unknown cap: ", "config", "capability is not known"),
+    ("Can't mkdir ", "config", "a volume's guest_path cannot be made in the box"),
+    ("Can't create file at ", "config", "a volume's guest_path cannot be made in the box"),
+    ("overlay", "unsupported", "a copy-on-write layer cannot be mounted on rootfs_path here"),
+)
 
 _libc = ctypes.CDLL(None)
 _prctl = _libc.prctl
@@ -190,6 +198,7 @@ def _become(engine: Engine, spec: dict, shim: int, out: int, info: int) -> None:
         if os.getppid() != shim:  # it died before the line above took effect
             os._exit(127)
         argv, env = engine.command(spec, info)
+        os.umask(UMASK)
         os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
         os.dup2(out, 1)
         os.dup2(out, 2)
@@ -255,6 +264,7 @@ def complain(console_tail: bytes, argv0: str) -> EngineError:
     said = lines[-1].removeprefix("bwrap: ") if lines else "it said nothing"
     if said.startswith("execvp"):
         return EngineError("not_found", f"command {argv0!r} cannot be executed in the box: {said.partition(': ')[2]}")
-    if "overlay" in said:
-        return EngineError("unsupported", f"a copy-on-write layer cannot be mounted on rootfs_path here: {said}")
+    for beginning, kind, text in COMPLAINTS:
+        if beginning in said:
+            return EngineError(kind, f"{text}: {said.removeprefix(beginning)}")
     return EngineError("engine", f"bubblewrap could not start the sandbox: {said}")

@@ -3,11 +3,16 @@
 Private pid, ipc, uts, user, cgroup and (unless asked for) net namespaces; own /tmp, /proc
 and /dev; no new privileges; no capabilities but those asked for. The root is the host's /usr
 read-only with a private home, or a directory below a copy-on-write layer.
+
+Where the daemon is root, uid 0 of a box is the host's root without capabilities, and the kernel
+asks for no more than that uid to write a sysctl or a cgroup's limit. So /proc/sys is read-only,
+and no user namespace can be made inside, which would give the capability to mount a cgroup.
 """
 
 import os
 
 from boxlited.shim.engines.base import Engine, EngineError, workload_argv
+from boxlited.shim.mountpoints import refuse_links
 from boxlited.shim.users import identity_arguments
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -31,8 +36,10 @@ class SandboxEngine(Engine):
         argv += ["--hostname", spec["hostname"]]
         argv += _capabilities(spec["capabilities"])
         argv += _root(spec)
-        argv += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/dev/shm", "--bind", spec["paths"]["tmp"], "/tmp"]
+        argv += ["--proc", "/proc", "--ro-bind", "/proc/sys", "/proc/sys"]
+        argv += ["--dev", "/dev", "--tmpfs", "/dev/shm", "--bind", spec["paths"]["tmp"], "/tmp"]
         for volume in spec["volumes"]:
+            refuse_links(volume["guest_path"], _writable(spec))
             argv += _volume(volume)
         argv += ["--chdir", spec["working_dir"] or _default_directory(spec)]
         env = {"PATH": PATH, "HOME": HOME, "TERM": "xterm", "HOSTNAME": spec["hostname"], "LANG": "C.UTF-8"}
@@ -40,13 +47,18 @@ class SandboxEngine(Engine):
 
 
 def _capabilities(capabilities: dict) -> list[str]:  # type: ignore[type-arg]
-    """Everything is dropped, then what was asked for is added; bubblewrap checks the names."""
+    """Everything is dropped, what was asked for is added, what was named to drop goes; bubblewrap checks the names.
+
+    A capability is one over the box's own namespaces, so it is void in a further user namespace:
+    only a box without any can be kept from making those.
+    """
     argv = ["--cap-drop", "ALL"]
-    dropped = {_capability(name) for name in capabilities["drop"]}
     for name in capabilities["add"]:
-        if _capability(name) not in dropped:
-            argv += ["--cap-add", _capability(name)]
-    return argv
+        argv += ["--cap-add", _capability(name)]
+    for name in capabilities["drop"]:
+        if _capability(name) != "ALL":  # dropped first: it does not undo what was added
+            argv += ["--cap-drop", _capability(name)]
+    return argv if capabilities["add"] else [*argv, "--disable-userns"]
 
 
 def _capability(name: str) -> str:
@@ -83,8 +95,19 @@ def _default_directory(spec: dict) -> str:  # type: ignore[type-arg]
     return HOME if spec["rootfs"]["kind"] == "host" else "/"
 
 
+def _writable(spec: dict) -> dict[str, list[str]]:  # type: ignore[type-arg]
+    """Where the box itself can have left something, and the host's directories behind it."""
+    paths, rootfs = spec["paths"], spec["rootfs"]
+    home = {HOME: [paths["upper"]]} if rootfs["kind"] == "host" else {"/": [paths["upper"], rootfs["path"]]}
+    return {**home, "/tmp": [paths["tmp"]]}
+
+
 def _volume(volume: dict) -> list[str]:  # type: ignore[type-arg]
     source = volume["host_path"]
-    if not os.path.exists(source):
-        raise EngineError("config", f"volume {source!r} does not exist on the host")
+    try:
+        os.stat(source)
+    except FileNotFoundError:
+        raise EngineError("config", f"volume {source!r} does not exist on the host") from None
+    except OSError as error:
+        raise EngineError("config", f"volume {source!r} cannot be used by the daemon: {error.strerror}") from None
     return ["--ro-bind" if volume["read_only"] else "--bind", source, volume["guest_path"]]
