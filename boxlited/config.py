@@ -1,29 +1,28 @@
-"""TOML and environment -> frozen `Config`. Every error names file, key and allowed values.
+"""TOML and environment -> frozen `Config`. Every error names source, key and allowed values.
 
 Owns all defaults. Reads; creates nothing. Order: command line, environment, file, default.
+Whatever the input: a Config, or one ConfigError that says everything that is wrong.
 """
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import msgspec
 import tomli
 from msgspec import Meta
 
+from boxlited.config_tables import Table, check_table, shown
 from boxlited.errors import ConfigError
 
 MAX_SOCKET_PATH_BYTES = 107
+FROM_ENVIRONMENT = ("home", "socket", "log_level", "log_format")
+OF_API = ("listen", "token_file")
 Positive = Annotated[float, Meta(gt=0, le=86400)]
-Count = Annotated[int, Meta(ge=1)]
-
-
-class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base of the tables: an unknown key is an error."""
+Count = Annotated[int, Meta(ge=1, le=10**9)]
 
 
 class Api(Table, frozen=True, kw_only=True):
@@ -49,7 +48,7 @@ class External(Table, frozen=True, kw_only=True):
 class EnginesTable(Table, frozen=True, kw_only=True):
     enabled: tuple[Literal["sandbox", "process"], ...] = ("sandbox",)
     default: str = "sandbox"
-    external: dict[str, External] = {}
+    external: dict[str, External] = {}  # noqa: RUF012 - msgspec copies it
 
 
 class Limits(Table, frozen=True, kw_only=True):
@@ -59,7 +58,7 @@ class Limits(Table, frozen=True, kw_only=True):
 
 
 class Logs(Table, frozen=True, kw_only=True):
-    max_bytes: Annotated[int, Meta(ge=4096)] = 10 * 1024 * 1024
+    max_bytes: Annotated[int, Meta(ge=4096, le=2**40)] = 10 * 1024 * 1024
     keep: Annotated[int, Meta(ge=0, le=100)] = 2
 
 
@@ -68,7 +67,7 @@ class Quarantine(Table, frozen=True, kw_only=True):
 
 
 class Events(Table, frozen=True, kw_only=True):
-    keep: Annotated[int, Meta(ge=1000)] = 100_000
+    keep: Annotated[int, Meta(ge=1000, le=10**9)] = 100_000
 
 
 class Stop(Table, frozen=True, kw_only=True):
@@ -94,52 +93,74 @@ class Config(Table, frozen=True, kw_only=True):
 
 
 def default_home(environ: Mapping[str, str] = os.environ) -> Path:
-    """/var/lib/boxlited for root, the user's data directory otherwise."""
+    """/var/lib/boxlited for root, the user's data directory otherwise. Raises ConfigError."""
     if os.geteuid() == 0:
         return Path("/var/lib/boxlited")
     data = environ.get("XDG_DATA_HOME")
-    return Path(data) / "boxlited" if data else Path.home() / ".local/share/boxlited"
+    return Path(data) / "boxlited" if data else _user_home() / ".local/share/boxlited"
 
 
 def default_socket(environ: Mapping[str, str] = os.environ) -> Path:
-    """/run/boxlited for root, the user's runtime directory otherwise."""
+    """/run/boxlited for root, the user's runtime directory otherwise. Raises ConfigError."""
     if os.geteuid() == 0:
         return Path("/run/boxlited/boxlited.sock")
     runtime = environ.get("XDG_RUNTIME_DIR")
     if runtime:
         return Path(runtime) / "boxlited/boxlited.sock"
-    return Path.home() / ".local/share/boxlited/boxlited.sock"
+    return _user_home() / ".local/share/boxlited/boxlited.sock"
 
 
-def load_config(
-    file: Path | None,
-    environ: Mapping[str, str] = os.environ,
-    *,
-    listen: str | None = None,
-    token_file: str | None = None,
-    **overrides: str | None,
-) -> Config:
-    """The effective configuration. Raises ConfigError with the first problem."""
+def _user_home() -> Path:
+    try:
+        return Path.home()
+    except RuntimeError as error:
+        raise ConfigError(
+            f"user {os.geteuid()} has no home directory: set HOME, or BOXLITED_HOME and BOXLITED_SOCKET"
+        ) from error
+
+
+def load_config(file: Path | None, environ: Mapping[str, str] = os.environ, **overrides: str | None) -> Config:
+    """The effective configuration. Raises ConfigError with every problem, one a line.
+
+    `overrides` are the options of the command line, by the names of their keys; None is not given.
+    """
     path = file or _config_file(environ)
-    config = Config()
-    if path is not None:
-        content = _read(path)
-        problems = _problems(content, str(path))
-        if problems:
-            raise ConfigError(problems[0])
-        config = msgspec.convert(content, Config)
-    chosen = {key: environ.get(f"BOXLITED_{key.upper()}") for key in ("home", "socket", "log_level", "log_format")}
-    chosen |= {key: value for key, value in overrides.items() if value is not None}
-    content = msgspec.to_builtins(config) | {key: value for key, value in chosen.items() if value}
-    content["home"] = content["home"] or str(default_home(environ))
-    content["socket"] = content["socket"] or str(default_socket(environ))
-    for key, value in (("listen", listen), ("token_file", token_file)):
-        if value is not None:
-            content["api"][key] = value
-    problems = _problems(content, "command line or environment")
+    content = _read(path) if path is not None else {}
+    problems = check_table(content, Config, str(path))
+    chosen = _chosen(environ, overrides)
+    for key, (source, value) in chosen.items():
+        problems += check_table(_placed({}, key, value), Config, source)
+        if not value:
+            problems.append(f"{source}: must not be empty: give a value, or leave it out")
+    if not problems:
+        for key, (_source, value) in chosen.items():
+            content = _placed(content, key, value)
+        config = _absolute(msgspec.convert(content, Config), environ)
+        origins = {key: source for key, (source, _value) in chosen.items()}
+        problems = _cross_problems(config, origins, str(path) if path is not None else "configuration")
     if problems:
-        raise ConfigError(problems[0])
-    return _checked(msgspec.convert(content, Config))
+        raise ConfigError("\n".join(problems))
+    return config
+
+
+def _chosen(environ: Mapping[str, str], overrides: Mapping[str, str | None]) -> dict[str, tuple[str, str]]:
+    """Key -> (source, value), the stronger source for each. An empty variable counts as unset."""
+    chosen: dict[str, tuple[str, str]] = {}
+    for key in FROM_ENVIRONMENT:
+        name = f"BOXLITED_{key.upper()}"
+        if environ.get(name):
+            chosen[key] = (name, environ[name])
+    for key, value in overrides.items():
+        if value is not None:
+            chosen[key] = (f"--{key.replace('_', '-')}", value)
+    return chosen
+
+
+def _placed(content: dict[str, Any], key: str, value: str) -> dict[str, Any]:
+    """The content with one more key, in the table where it belongs."""
+    if key in OF_API:
+        return {**content, "api": {**content.get("api", {}), key: value}}
+    return {**content, key: value}
 
 
 def _config_file(environ: Mapping[str, str]) -> Path | None:
@@ -147,21 +168,25 @@ def _config_file(environ: Mapping[str, str]) -> Path | None:
     named = environ.get("BOXLITED_CONFIG")
     if named:
         return Path(named)
-    base = Path("/etc") if os.geteuid() == 0 else Path(environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
-    path = base / "boxlited/boxlited.toml"
-    return path if path.exists() else None
+    try:
+        base = Path("/etc") if os.geteuid() == 0 else Path(environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+        path = base / "boxlited/boxlited.toml"
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError, RuntimeError):  # RuntimeError: this user has no home
+        return None
+    except OSError as error:  # not being allowed to look is not the same as no file
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+    return path
 
 
 def check_config(file: Path) -> list[str]:
     """Everything that is wrong with a file, one line each; [] when nothing is."""
     try:
         content = _read(file)
-        problems = _problems(content, str(file))
-        if not problems:
-            _checked(msgspec.convert(content, Config))
     except ConfigError as error:
         return [error.message]
-    return problems
+    problems = check_table(content, Config, str(file))
+    return problems or _cross_problems(msgspec.convert(content, Config), {}, str(file))
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -170,74 +195,41 @@ def _read(path: Path) -> dict[str, Any]:
             return tomli.load(stream)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
-    except (tomli.TOMLDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise ConfigError(f"{path}: not valid TOML: not UTF-8 (at line {line})") from error
+    except (ValueError, RecursionError) as error:  # also numbers and nesting beyond any use
         raise ConfigError(f"{path}: not valid TOML: {error}") from error
 
 
-def _problems(content: Mapping[str, Any], source: str) -> list[str]:
-    """Every problem of every key, not only the first."""
-    return _check_table(content, Config, source, "")
+def _absolute(config: Config, environ: Mapping[str, str]) -> Config:
+    """The defaults that depend on the user; relative paths begin at the working directory."""
+    try:
+        home = os.path.abspath(config.home or default_home(environ))
+        socket = os.path.abspath(config.socket or default_socket(environ))
+    except OSError as error:
+        raise ConfigError(f"a path is relative and the working directory is gone: {error.strerror}") from error
+    return msgspec.structs.replace(config, home=home, socket=socket)
 
 
-def _check_table(content: Mapping[str, Any], table: type[Table], source: str, prefix: str) -> list[str]:
-    problems: list[str] = []
-    fields = {field.name: field for field in msgspec.structs.fields(table)}
-    for key, value in content.items():
-        dotted = f"{prefix}{key}"
-        if key not in fields:
-            problems.append(f"{source}: unknown key '{dotted}'{_suggest(key, fields)}")
-            continue
-        kind = fields[key].type
-        if isinstance(kind, type) and issubclass(kind, Table) and isinstance(value, Mapping):
-            problems += _check_table(value, kind, source, f"{dotted}.")
-            continue
-        try:
-            msgspec.convert(value, kind)
-        except msgspec.ValidationError as error:
-            problems.append(f"{source}: {dotted} = {value!r}: {_explain(error, kind)}")
-    return problems
-
-
-def _suggest(key: str, known: Mapping[str, Any]) -> str:
-    close = difflib.get_close_matches(key, known, n=1)
-    if close:
-        return f"; did you mean '{close[0]}'?"
-    return f"; known here: {', '.join(sorted(known))}"
-
-
-def _explain(error: msgspec.ValidationError, kind: Any) -> str:
-    allowed = [repr(value) for value in _literals(kind)]
-    if allowed:
-        return f"must be one of {', '.join(allowed)}"
-    return str(error).replace("`", "'")
-
-
-def _literals(kind: Any) -> tuple[Any, ...]:
-    arguments = get_args(kind)
-    if getattr(kind, "__origin__", None) is Literal:
-        return arguments
-    found: tuple[Any, ...] = ()
-    for argument in arguments:
-        found += _literals(argument)
-    return found
-
-
-def _checked(config: Config) -> Config:
+def _cross_problems(config: Config, origins: Mapping[str, str], file: str) -> list[str]:
     """What no single key can say."""
-    for key in ("home", "socket"):
-        value = getattr(config, key)
-        if value and not os.path.isabs(value):
-            config = msgspec.structs.replace(config, **{key: os.path.abspath(value)})
+    problems = []
     if len(os.fsencode(config.socket)) > MAX_SOCKET_PATH_BYTES:
-        raise ConfigError(
-            f"socket = {config.socket!r} is longer than {MAX_SOCKET_PATH_BYTES} bytes, which the kernel does not"
-            " allow: choose a shorter path"
+        problems.append(
+            f"{origins.get('socket', file)}: socket = {config.socket!r} is longer than {MAX_SOCKET_PATH_BYTES} bytes,"
+            " which the kernel does not allow: choose a shorter path"
         )
+    if config.socket == "/":
+        problems.append(f"{origins.get('socket', file)}: socket = '/': must name a file")
     engines = config.engines
     known = sorted({*engines.enabled, *engines.external})
     if engines.default not in known:
-        raise ConfigError(f"engines.default = {engines.default!r}: must be one of the enabled: {', '.join(known)}")
-    clash = {"sandbox", "process"} & set(engines.external)
-    if clash:
-        raise ConfigError(f"engines.external.{clash.pop()}: this name is taken by an engine of our own")
-    return config
+        problems.append(
+            f"{file}: engines.default = {shown(engines.default)}: must be one of the enabled: {', '.join(map(shown, known))}"
+        )
+    for name in sorted({"sandbox", "process"} & set(engines.external)):
+        problems.append(f"{file}: engines.external.{name}: this name is taken by an engine of our own")
+    if config.api.listen is not None and config.api.token_file is None:
+        problems.append(f"{file}: api.listen needs api.token_file: a TCP listener without a token is refused")
+    return problems

@@ -57,7 +57,11 @@ class Listener:
 
 
 def read_only_path(path: Path) -> Path:
-    """Where the monitoring socket lies: beside the control socket."""
+    """Where the monitoring socket lies: beside the control socket. Raises ConfigError when that is its own path."""
+    if path.name == READ_ONLY_NAME:
+        raise ConfigError(
+            f"socket = {str(path)!r}: this name is taken by the read-only socket beside it: choose another"
+        )
     return path.with_name(READ_ONLY_NAME)
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from boxlited.cli.checks import BwrapFacts, CgroupFacts, HomeFacts, SocketFacts, kernel_version
 from boxlited.client.paths import default_socket
+from boxlited.errors import InvalidArgument
 
 PROBE_SECONDS = 5.0
 _PIDFS_MAGIC = 0x50494446
@@ -181,7 +182,7 @@ def daemon_socket(path: str | None) -> SocketFacts:
 
 
 def home_path() -> Path:
-    """The daemon's rule, which a test holds equal to this one."""
+    """The daemon's rule, which a test holds equal to this one. Raises InvalidArgument without a home."""
     named = os.environ.get("BOXLITED_HOME")
     if named:
         return Path(named)
@@ -190,7 +191,10 @@ def home_path() -> Path:
     data = os.environ.get("XDG_DATA_HOME")
     if data:
         return Path(data) / "boxlited"
-    return Path.home() / ".local" / "share" / "boxlited"
+    try:
+        return Path.home() / ".local" / "share" / "boxlited"
+    except RuntimeError as error:
+        raise InvalidArgument(f"user {os.geteuid()} has no home directory: set HOME, or BOXLITED_HOME") from error
 
 
 def home() -> HomeFacts:

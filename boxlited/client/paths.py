@@ -9,11 +9,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from boxlited.client.errors import NoDaemon
+
 SYSTEM_SOCKET = Path("/run/boxlited/boxlited.sock")
 
 
 def default_socket() -> Path:
-    """$BOXLITED_SOCKET; as root the system's socket; else the user's own."""
+    """$BOXLITED_SOCKET; as root the system's socket; else the user's own. Raises NoDaemon without a home."""
     named = os.environ.get("BOXLITED_SOCKET")
     if named:
         return Path(named)
@@ -22,4 +24,8 @@ def default_socket() -> Path:
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     if runtime:
         return Path(runtime) / "boxlited" / "boxlited.sock"
-    return Path.home() / ".local" / "share" / "boxlited" / "boxlited.sock"
+    try:
+        return Path.home() / ".local" / "share" / "boxlited" / "boxlited.sock"
+    except RuntimeError as error:
+        summary = f"user {os.geteuid()} has no home directory, where the daemon's socket would be"
+        raise NoDaemon(summary, "set BOXLITED_SOCKET or HOME") from error
