@@ -44,7 +44,7 @@ def run_daemon(config: Config, on_ready: Callable[[list[str]], None] | None = No
     `on_ready` is called with the addresses once the daemon answers.
     """
     os.umask(0o077)
-    _raise_file_limit()
+    files = _raise_file_limit()
     kernel = Kernel()
     home = HomeLayout(Path(config.home))
     _prepare_home(home)
@@ -52,7 +52,7 @@ def run_daemon(config: Config, on_ready: Callable[[list[str]], None] | None = No
     try:
         cgroups = Cgroups.detect(home=home.home)
         store = Store.at(home.database)
-        supervisor = Supervisor(config, kernel, home, store, cgroups, lock_fd)
+        supervisor = Supervisor(config, kernel, home, store, cgroups, lock_fd, {"nofile": files})
         supervisor.launch_spawner()  # no thread exists yet
         trio.run(partial(_serve, config, store, supervisor, on_ready))
     finally:
@@ -146,11 +146,13 @@ def _prepare_home(home: HomeLayout) -> None:
         ) from error
 
 
-def _raise_file_limit() -> None:
-    """Each live box costs one descriptor (its pidfd)."""
+def _raise_file_limit() -> tuple[int, int]:
+    """Each live box costs one descriptor (its pidfd). Returns the limit as it was: boxes get that one,
+    because programs that use select() break above 1024."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return soft, hard
 
 
 def main_guard(run: Callable[[], None]) -> int:

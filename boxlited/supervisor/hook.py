@@ -107,7 +107,7 @@ def _reset_signals() -> None:
 
 
 def _close_all_but(report: int) -> None:
-    os.closerange(READY_FD + 2, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    os.closerange(READY_FD + 2, resource.getrlimit(resource.RLIMIT_NOFILE)[1])  # the soft one was lowered above
     assert report == READY_FD + 1
 
 

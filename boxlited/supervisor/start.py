@@ -7,7 +7,7 @@ under the box's lock. A failure leaves no process and says why.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import structlog
@@ -55,6 +55,7 @@ class Starter:
         engines: Engines,
         cgroups: Cgroups,
         watch: Callable[[BoxID, PidfdHandle], None],
+        rlimits: Mapping[str, tuple[int, int]],
     ) -> None:
         self._kernel = kernel
         self._home = home
@@ -63,6 +64,7 @@ class Starter:
         self._engines = engines
         self._cgroups = cgroups
         self._watch = watch
+        self._rlimits = rlimits
         self._directories = Directories(home)
         self._boxes_by_seq: dict[int, BoxID] = {}
         self._boot_id = kernel.boot_id()
@@ -116,6 +118,7 @@ class Starter:
             spec=self._engines.shim_spec(box, run_id, layout),
             stderr_path=str(layout.shim_stderr),
             cgroups=setup.join,
+            rlimits=self._rlimits,
             argv=self._engines.command(spec),
         )
         spawned = await self._spawner.spawn(request)

@@ -6,7 +6,7 @@ client that goes away never leaves a transition half done. Queries read memory o
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
 import structlog
@@ -57,8 +57,16 @@ log = structlog.get_logger()
 
 class Supervisor(Queries):
     def __init__(
-        self, config: Config, kernel: KernelProtocol, home: HomeLayout, store: Store, cgroups: Cgroups, lock_fd: int
+        self,
+        config: Config,
+        kernel: KernelProtocol,
+        home: HomeLayout,
+        store: Store,
+        cgroups: Cgroups,
+        lock_fd: int,
+        rlimits: Mapping[str, tuple[int, int]],
     ) -> None:
+        """`lock_fd` is the home's lock, which the spawner shares; `rlimits` are those of every shim (soft, hard)."""
         self._config = config
         self._kernel = kernel
         self._home = home
@@ -81,6 +89,7 @@ class Supervisor(Queries):
             self._engines,
             cgroups,
             self._hold,
+            rlimits,
         )
         applier = Applier(
             kernel,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -274,3 +275,20 @@ def test_reconcile_dry_run_changes_nothing(shared: Daemon) -> None:
     assert entries[box["box_id"]]["action"] == "none"
     assert shared.client.metrics()["events_last_seq"] == seq
     shared.client.remove(box["box_id"], force=True)
+
+
+def test_boxes_get_the_file_limit_that_the_daemon_was_started_with() -> None:
+    """The daemon raises its own; a program that uses select() must not inherit that."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with Daemon() as daemon:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (512, before[1]))
+        try:
+            daemon.start()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        box = daemon.run(["/bin/sh", "-c", "ulimit -Sn; exec sleep 1000"])
+        said = until(lambda: b"".join(daemon.client.logs(box["box_id"])), "the workload says its limit")
+        assert said.strip() == b"512"
+        assert daemon.process is not None
+        soft, hard = resource.prlimit(daemon.process.pid, resource.RLIMIT_NOFILE)
+        assert soft == hard > 512
