@@ -225,11 +225,12 @@ def _cross_problems(config: Config, origins: Mapping[str, str], file: str) -> li
     engines = config.engines
     known = sorted({*engines.enabled, *engines.external})
     if engines.default not in known:
-        problems.append(
-            f"{file}: engines.default = {shown(engines.default)}: must be one of the enabled: {', '.join(map(shown, known))}"
-        )
+        allowed = ", ".join(map(shown, known))
+        problems.append(f"{file}: engines.default = {shown(engines.default)}: must be one of the enabled: {allowed}")
     for name in sorted({"sandbox", "process"} & set(engines.external)):
         problems.append(f"{file}: engines.external.{name}: this name is taken by an engine of our own")
     if config.api.listen is not None and config.api.token_file is None:
-        problems.append(f"{file}: api.listen needs api.token_file: a TCP listener without a token is refused")
+        problems.append(
+            f"{origins.get('listen', file)}: api.listen needs api.token_file: a TCP listener without a token is refused"
+        )
     return problems

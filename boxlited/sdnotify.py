@@ -13,6 +13,9 @@ from collections.abc import Callable, Mapping
 import structlog
 import trio
 
+FOREVER_USEC = 2**64 - 1  # how the service manager writes "never"
+MAX_USEC_DIGITS = 20
+
 log = structlog.get_logger()
 
 
@@ -34,28 +37,31 @@ class Notifier:
         self.send("STOPPING=1\nSTATUS=Stopping; boxes live on")
 
     def status(self, text: str) -> None:
-        self.send(f"STATUS={text}")
+        """One line for people; a line break in it would begin another assignment."""
+        self.send(f"STATUS={' '.join(text.split())}")
 
     def send(self, message: str) -> None:
-        """One datagram, never blocking."""
+        """One datagram, never blocking; lost where no descriptor is free or nobody listens."""
         if not self._address:
             return
         address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK) as sock:
-            try:
-                sock.sendto(message.encode(), address)
-            except OSError as error:
-                log.warning("the service manager did not take a notification", error=str(error))
+        kind = socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
+        try:
+            with socket.socket(socket.AF_UNIX, kind) as sock:
+                sock.sendto(message.encode(errors="replace"), address)
+        except OSError as error:
+            log.warning("the service manager did not take a notification", error=str(error))
 
 
 def _watchdog_seconds(environ: Mapping[str, str], pid: int) -> float | None:
-    """WATCHDOG_USEC, when it is meant for this process."""
-    microseconds = environ.get("WATCHDOG_USEC", "")
-    if not microseconds.isdigit() or int(microseconds) == 0:
+    """WATCHDOG_USEC, when it is meant for this process and is a number that the manager can mean."""
+    text = environ.get("WATCHDOG_USEC", "")
+    if not (text.isascii() and text.isdigit() and len(text) <= MAX_USEC_DIGITS):
         return None
-    if environ.get("WATCHDOG_PID", str(pid)) != str(pid):
+    microseconds = int(text)
+    if not 0 < microseconds < FOREVER_USEC or environ.get("WATCHDOG_PID", str(pid)) != str(pid):
         return None
-    return int(microseconds) / 1e6
+    return microseconds / 1e6
 
 
 async def watchdog(notifier: Notifier, healthy: Callable[[], bool]) -> None:

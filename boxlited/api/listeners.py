@@ -165,14 +165,17 @@ def inherited(environ: Mapping[str, str]) -> list[Listener]:
     Other descriptors of the protocol (a descriptor store) are left alone, and so are TCP sockets:
     they have no credentials of the peer. Read-only is who is called READ_ONLY_NAME.
     """
-    if environ.get("LISTEN_PID") != str(os.getpid()) or not environ.get("LISTEN_FDS", "").isdigit():
+    text = environ.get("LISTEN_FDS", "")
+    if environ.get("LISTEN_PID") != str(os.getpid()) or not (text.isascii() and text.isdigit() and len(text) < 10):
         return []
-    count = int(environ["LISTEN_FDS"])
+    count = int(text)
     found: list[Listener] = []
     for fd in range(_FIRST_INHERITED_FD, _FIRST_INHERITED_FD + count):
         try:
             listener = _inherit(fd)
         except OSError as error:
+            for listener in found:
+                listener.close()
             raise StartupError(f"LISTEN_FDS={count}, but descriptor {fd} cannot be used: {error.strerror}") from error
         if listener is not None:
             found.append(listener)
