@@ -10,7 +10,6 @@ import gc
 import os
 import resource
 import signal
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -25,6 +24,7 @@ from boxlited.config import Config
 from boxlited.errors import DatabaseError, StartupError
 from boxlited.homelock import acquire
 from boxlited.model import EventDraft, EventKind
+from boxlited.stdio import say_error
 from boxlited.store.store import Store, StoreOpening
 from boxlited.supervisor import hostetc
 from boxlited.supervisor.cgroup import Cgroups
@@ -163,7 +163,7 @@ def main_guard(run: Callable[[], None]) -> int:
         startup = _startup_error(error)
         if startup is None:
             raise
-        print(f"boxlited: {startup.message}", file=sys.stderr)
+        say_error(f"boxlited: {startup.message}")
         return startup.exit_code
     return 0
 

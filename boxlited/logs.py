@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
-import sys
+import os
 
 import structlog
+
+from boxlited.stdio import STDERR, LossyStream
 
 
 def configure_logging(log_format: str, level: str) -> None:
@@ -14,7 +16,7 @@ def configure_logging(log_format: str, level: str) -> None:
     if log_format == "json":
         renderer = structlog.processors.JSONRenderer()
     else:
-        renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        renderer = structlog.dev.ConsoleRenderer(colors=os.isatty(STDERR))
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -24,6 +26,6 @@ def configure_logging(log_format: str, level: str) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(file=LossyStream(STDERR)),  # type: ignore[arg-type]
         cache_logger_on_first_use=True,
     )

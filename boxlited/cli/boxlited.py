@@ -13,18 +13,24 @@ from pathlib import Path
 
 from boxlited import __version__
 from boxlited.errors import StartupError
+from boxlited.stdio import open_standard_streams, say_error
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point. Exits with sysexits codes: 64 usage, 73 home taken, 78 config."""
+    open_standard_streams()
     options = _parser().parse_args(arguments)
     try:
         code = options.run(options)
+        sys.stdout.flush()
     except StartupError as error:
-        print(f"boxlited: {error.message}", file=sys.stderr)
+        say_error(f"boxlited: {error.message}")
         code = error.exit_code
     except KeyboardInterrupt:
         code = 130
+    except BrokenPipeError:  # the reader of our output is gone: no complaint of Python's at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
     raise SystemExit(code)
 
 
