@@ -44,6 +44,8 @@ def run_daemon(config: Config, on_ready: Callable[[list[str]], None] | None = No
     `on_ready` is called with the addresses once the daemon answers.
     """
     os.umask(0o077)
+    notifier, handed_over = sdnotify.Notifier.from_env(), inherited(os.environ)
+    sdnotify.forget_manager()
     files = _raise_file_limit()
     kernel = Kernel()
     home = HomeLayout(Path(config.home))
@@ -54,15 +56,19 @@ def run_daemon(config: Config, on_ready: Callable[[list[str]], None] | None = No
         store = Store.at(home.database)
         supervisor = Supervisor(config, kernel, home, store, cgroups, lock_fd, {"nofile": files})
         supervisor.launch_spawner()  # no thread exists yet
-        trio.run(partial(_serve, config, store, supervisor, on_ready))
+        trio.run(partial(_serve, config, store, supervisor, handed_over, notifier, on_ready))
     finally:
         os.close(lock_fd)
 
 
 async def _serve(
-    config: Config, store: Store, supervisor: Supervisor, on_ready: Callable[[list[str]], None] | None
+    config: Config,
+    store: Store,
+    supervisor: Supervisor,
+    handed_over: list[Listener],
+    notifier: sdnotify.Notifier,
+    on_ready: Callable[[list[str]], None] | None,
 ) -> None:
-    notifier = sdnotify.Notifier.from_env()
     with trio.open_signal_receiver(*SHUTDOWN_SIGNALS) as signals:
         async with trio.open_nursery() as store_nursery:
             opening = await store_nursery.start(store.run)
@@ -72,7 +78,8 @@ async def _serve(
                 if opening.rebuilt:
                     await _finish_rebuild(store, opening)
                 await _note(store, EventKind.DAEMON_STARTED)
-                await _serve_api(config, supervisor, notifier, signals, on_ready)
+                server = ApiServer(supervisor, _listeners(config, handed_over))
+                await _serve_api(config, supervisor, server, notifier, signals, on_ready)
                 await _note(store, EventKind.DAEMON_STOPPED)
                 supervisor_nursery.cancel_scope.cancel()
             store_nursery.cancel_scope.cancel()
@@ -82,11 +89,11 @@ async def _serve(
 async def _serve_api(
     config: Config,
     supervisor: Supervisor,
+    server: ApiServer,
     notifier: sdnotify.Notifier,
     signals: object,
     on_ready: Callable[[list[str]], None] | None,
 ) -> None:
-    server = ApiServer(supervisor, _listeners(config))
     async with trio.open_nursery() as nursery:
         addresses = await nursery.start(server.serve)
         gc.collect()
@@ -105,14 +112,13 @@ async def _serve_api(
         nursery.cancel_scope.cancel()
 
 
-def _listeners(config: Config) -> list[Listener]:
-    listeners = inherited(os.environ)
-    if not listeners:
-        path = Path(config.socket)
-        listeners = [
-            listen_unix(path, group=config.api.group),
-            listen_unix(read_only_path(path), read_only=True, group=config.api.group),
-        ]
+def _listeners(config: Config, handed_over: list[Listener]) -> list[Listener]:
+    """What the service manager handed over, and our own where it left that out."""
+    listeners, path = list(handed_over), Path(config.socket)
+    if all(listener.read_only for listener in handed_over):
+        listeners.append(listen_unix(path, group=config.api.group))
+    if not handed_over:
+        listeners.append(listen_unix(read_only_path(path), read_only=True, group=config.api.group))
     if config.api.listen is not None:
         if config.api.token_file is None:
             raise StartupError("--listen needs --token-file: a TCP listener without a token is refused", 78)

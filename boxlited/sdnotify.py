@@ -8,13 +8,25 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 
 import structlog
 import trio
 
 FOREVER_USEC = 2**64 - 1  # how the service manager writes "never"
 MAX_USEC_DIGITS = 20
+PINGS_PER_INTERVAL = 3  # the manager asks for two; one may be late
+
+# what a service manager tells one process about itself, and none of its children
+PERSONAL = (
+    "NOTIFY_SOCKET",
+    "WATCHDOG_USEC",
+    "WATCHDOG_PID",
+    "LISTEN_PID",
+    "LISTEN_PIDFDID",
+    "LISTEN_FDS",
+    "LISTEN_FDNAMES",
+)
 
 log = structlog.get_logger()
 
@@ -64,11 +76,17 @@ def _watchdog_seconds(environ: Mapping[str, str], pid: int) -> float | None:
     return microseconds / 1e6
 
 
+def forget_manager(environ: MutableMapping[str, str] = os.environ) -> None:
+    """Take out of the environment what is ours alone. Call once it was read, before anything is started."""
+    for name in PERSONAL:
+        environ.pop(name, None)
+
+
 async def watchdog(notifier: Notifier, healthy: Callable[[], bool]) -> None:
-    """Ping at half the interval while `healthy()`; a hung event loop cannot, and is restarted."""
+    """Ping three times an interval while `healthy()`; a hung event loop cannot, and is restarted."""
     if notifier.watchdog_seconds is None:
         return
     while True:
         if healthy():
             notifier.send("WATCHDOG=1")
-        await trio.sleep(notifier.watchdog_seconds / 2)
+        await trio.sleep(notifier.watchdog_seconds / PINGS_PER_INTERVAL)

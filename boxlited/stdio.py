@@ -16,7 +16,7 @@ PIECE_BYTES = 4096  # PIPE_BUF: a pipe or socket that is ready takes as much wit
 
 
 class LossyStream:
-    """Text to a descriptor, without ever blocking or failing. What was lost is counted and said."""
+    """Text to a descriptor, without failing or waiting for long. What was lost is counted and said."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
@@ -27,9 +27,8 @@ class LossyStream:
 
     def write(self, text: str) -> None:
         """One whole line."""
-        if self.lost and not self._wrote(
-            f'{self._seam}{{"event": "lines of this log were lost", "lost": {self.lost}}}\n'
-        ):
+        notice = f'{self._seam}{{"event": "lines of this log were lost", "lost": {self.lost}}}\n'
+        if self.lost and not self._wrote(notice):
             self.lost += 1
             return
         self.lost = 0

@@ -22,6 +22,7 @@ from boxlited.errors import ConfigError, StartupError
 
 GROUP = "boxlited"
 READ_ONLY_NAME = "boxlited-ro.sock"
+READ_ONLY_FD_NAME = "api-ro"  # as the socket unit has it
 BACKLOG = 512
 
 _FIRST_INHERITED_FD = 3
@@ -163,16 +164,18 @@ def inherited(environ: Mapping[str, str]) -> list[Listener]:
     """Unix sockets that the service manager listens on for us (LISTEN_FDS); [] when none.
 
     Other descriptors of the protocol (a descriptor store) are left alone, and so are TCP sockets:
-    they have no credentials of the peer. Read-only is who is called READ_ONLY_NAME.
+    they have no credentials of the peer. Read-only is who is called READ_ONLY_NAME, by its path, or
+    READ_ONLY_FD_NAME, by its name in LISTEN_FDNAMES.
     """
     text = environ.get("LISTEN_FDS", "")
     if environ.get("LISTEN_PID") != str(os.getpid()) or not (text.isascii() and text.isdigit() and len(text) < 10):
         return []
     count = int(text)
+    names = dict(enumerate(environ.get("LISTEN_FDNAMES", "").split(":"), _FIRST_INHERITED_FD))
     found: list[Listener] = []
     for fd in range(_FIRST_INHERITED_FD, _FIRST_INHERITED_FD + count):
         try:
-            listener = _inherit(fd)
+            listener = _inherit(fd, names.get(fd))
         except OSError as error:
             for listener in found:
                 listener.close()
@@ -182,7 +185,7 @@ def inherited(environ: Mapping[str, str]) -> list[Listener]:
     return found
 
 
-def _inherit(fd: int) -> Listener | None:
+def _inherit(fd: int, name: str | None) -> Listener | None:
     os.set_inheritable(fd, False)
     if not stat.S_ISSOCK(os.fstat(fd).st_mode):
         return None
@@ -195,4 +198,4 @@ def _inherit(fd: int) -> Listener | None:
         rights = SocketRights.of(path.stat())
     except (OSError, ValueError):  # its file is gone, or it never had one
         rights = SocketRights(os.geteuid(), None)
-    return Listener(sock, f"unix:{path}", path.name == READ_ONLY_NAME, rights)
+    return Listener(sock, f"unix:{path}", name == READ_ONLY_FD_NAME or path.name == READ_ONLY_NAME, rights)
