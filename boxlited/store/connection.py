@@ -14,9 +14,9 @@ from typing import Any, TypeVar
 
 import aiosqlite
 import trio
-from trio_asyncio import aio_as_trio, current_loop
 
 from boxlited.errors import DatabaseError
+from boxlited.store.aio import aio_as_trio, current_loop
 from boxlited.store.opening import prepare, primary_code, unusable
 
 CLOSE_SECONDS = 10.0

@@ -20,10 +20,10 @@ from typing import Any
 import msgspec
 import structlog
 import trio
-import trio_asyncio
 
 from boxlited.errors import DatabaseError, InvalidArgument
 from boxlited.model import Box, BoxID, Event, EventDraft
+from boxlited.store.aio import open_loop
 from boxlited.store.codec import (
     COLUMNS,
     DELETE_BOX,
@@ -79,7 +79,7 @@ class Store:
 
     async def run(self, *, task_status: trio.TaskStatus[StoreOpening] = trio.TASK_STATUS_IGNORED) -> None:
         """Open, report how, serve until cancelled, then finish what is queued. Raises StartupError."""
-        async with trio_asyncio.open_loop():
+        async with open_loop():
             connection, opening = await self._open()
             try:
                 self._connection = connection
