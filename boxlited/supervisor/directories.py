@@ -18,9 +18,11 @@ import msgspec
 
 from boxlited.errors import BoxlitedError, ResourceExhausted, StorageError
 from boxlited.model import BoxID, BoxSpec
+from boxlited.supervisor.deletion import delete_tree
 from boxlited.supervisor.layout import BoxLayout, HomeLayout
 
 MAX_CONFIG_BYTES = 1 << 20
+DOOMED = "removed-"  # begins the names in quarantine/ that are deleted without a grace period
 
 
 class BoxFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,8 +100,8 @@ class Directories:
     def delete_removed(self) -> None:
         """Delete what `remove` renamed away, also by an earlier daemon."""
         for entry in _entries(self._home.quarantine_dir):
-            if entry.name.startswith("removed-"):
-                shutil.rmtree(entry.path, ignore_errors=True)
+            if entry.name.startswith(DOOMED):
+                delete_tree(str(self._home.quarantine_dir), entry.name, DOOMED)
 
     def quarantine(self, name: str) -> Path:
         """Move an unknown entry of boxes/ to quarantine/, where it is kept for a grace period."""
@@ -115,7 +117,7 @@ class Directories:
             age = time.time() - entry.stat(follow_symlinks=False).st_mtime
             if entry.name.startswith("kept-") and age > grace_seconds:
                 if entry.is_dir(follow_symlinks=False):
-                    shutil.rmtree(entry.path, ignore_errors=True)
+                    delete_tree(str(self._home.quarantine_dir), entry.name, DOOMED)
                 else:
                     os.unlink(entry.path)
                 gone.append(entry.name)
