@@ -45,6 +45,10 @@ class Console:
         return True
 
     def write(self, data: bytes) -> None:
+        for start in range(0, len(data), self._max_bytes):
+            self._write(data[start : start + self._max_bytes])
+
+    def _write(self, data: bytes) -> None:
         if self._size + len(data) > self._max_bytes and self._size > 0:
             self._rotate()
         if self._lost:
