@@ -21,7 +21,7 @@ def page_of(rows: list[Box], size: int, token: str | None) -> tuple[list[Box], s
 
 
 def _page_key(box: Box) -> tuple[float, str]:
-    return box.created_at, box.box_id
+    return box.created_at, str(box.box_id)  # the encoder takes no subclass of str
 
 
 def _encode_token(box: Box) -> str:
