@@ -2,7 +2,8 @@
 
 `BOXLITED_FAILPOINTS=start.after_intent=kill,hook.pid_file=error:28@2` names points and
 actions: kill (SIGKILL self), exit, error:ERRNO (an OSError), pause:FIFO (until it was opened
-for writing and closed); `@N` means from the N-th hit on, once. Standard library only.
+for writing and closed); `@N` means at the N-th hit, once. Text that says anything else is a
+ValueError: a test with a misspelt action must not pass. Standard library only.
 """
 
 import os
@@ -13,14 +14,32 @@ _hits: dict[str, int] = {}
 
 
 def load(text: str) -> None:
-    """Replace the active failpoints by what the text names."""
+    """Replace the active failpoints by what the text names. Raises ValueError and changes nothing."""
+    actions = dict(_parse(item.strip()) for item in text.split(",") if item.strip())
     _actions.clear()
     _hits.clear()
-    for item in text.split(","):
-        name, separator, action = item.strip().partition("=")
-        if separator:
-            what, _, count = action.partition("@")
-            _actions[name] = (what, int(count or 1))
+    _actions.update(actions)
+
+
+def _parse(item: str) -> tuple[str, tuple[str, int]]:
+    name, _, action = item.partition("=")
+    what, _, count = action.rpartition("@")
+    if not what or not _is_number(count):
+        what, count = action, "1"
+    if not name or not _is_action(what) or int(count) < 1:
+        raise ValueError(f"{_ENVIRONMENT}: {item!r} is not NAME=kill|exit|error:ERRNO|pause:FIFO with @N or without")
+    return name, (what, int(count))
+
+
+def _is_action(what: str) -> bool:
+    kind, _, argument = what.partition(":")
+    if kind == "error":
+        return _is_number(argument)
+    return bool(argument) if kind == "pause" else what in ("kill", "exit")
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 10
 
 
 def hit(name: str) -> None:
