@@ -25,6 +25,7 @@ from boxlited.errors import InvalidArgument
 
 SEND_SECONDS = 30.0  # a client that takes nothing for so long is cut
 KEEP_ALIVE_SECONDS = 120.0
+NEWCOMER_SECONDS = 1.0  # how long after its connect a client may take to ask, although the server stops
 
 
 def make_config() -> Config:
@@ -110,11 +111,14 @@ class Connection(TCPServer):
         stream: BoundedStream,
     ) -> None:
         super().__init__(app, config, context, state, cast(Any, stream))  # all that it uses is there
-        self._idle_since: float | None = trio.current_time()  # None while a request is served
+        self._accepted_at = trio.current_time()
+        self._idle_since: float | None = self._accepted_at  # None while a request is served
+        self._asked = trio.Event()  # there was a first request
 
     async def protocol_send(self, event: Event) -> None:
         """Hypercorn starts a task for every pause between requests; a note of the time does as well."""
         if isinstance(event, Updated):
+            self._asked.set()
             self._idle_since = trio.current_time() if event.idle else None
         else:
             await super().protocol_send(event)
@@ -128,12 +132,18 @@ class Connection(TCPServer):
                 began = trio.current_time() if idle_since is None else idle_since
                 with trio.move_on_at(began + self.config.keep_alive_timeout):
                     await terminated.wait()
-                if terminated.is_set() and self._idle_since is None:
+                if terminated.is_set() and await self._is_asking():
                     return  # a request is under way: its end closes the connection
                 if terminated.is_set() or (idle_since is not None and idle_since == self._idle_since):
                     break
             with trio.CancelScope(shield=True):
                 await self._initiate_server_close()
+
+    async def _is_asking(self) -> bool:
+        """Who has only just connected is given a moment: closing would lose a request that is on its way."""
+        with trio.move_on_at(self._accepted_at + NEWCOMER_SECONDS):
+            await self._asked.wait()
+        return self._idle_since is None
 
     async def run(self) -> None:
         try:

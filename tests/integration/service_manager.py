@@ -6,6 +6,8 @@ whoever connects meanwhile waits in the queue.
 
 from __future__ import annotations
 
+import http.client
+import json
 import os
 import socket
 import subprocess
@@ -13,10 +15,12 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from tests.integration.daemon_harness import Daemon
 
 WAIT_SECONDS = 30.0
+REQUEST_SECONDS = 20.0
 
 # The protocol wants the descriptors at 3 and up, and the pid of the very process that takes them.
 LAUNCHER = """
@@ -121,3 +125,30 @@ class ManagedDaemon(Daemon):
             sock.close()
         if self.notify is not None:
             self.notify.close()
+
+
+def send_request(path: Path, target: str) -> socket.socket:
+    """Connect and ask, and do not wait for the answer."""
+    sock = socket.socket(socket.AF_UNIX)
+    sock.settimeout(REQUEST_SECONDS)
+    sock.connect(str(path))
+    sock.sendall(f"GET {target} HTTP/1.1\r\nHost: b\r\nConnection: close\r\n\r\n".encode())
+    return sock
+
+
+def answer_of(sock: socket.socket) -> Any:
+    reply = http.client.HTTPResponse(sock)
+    reply.begin()
+    assert reply.status == 200
+    return json.loads(reply.read())
+
+
+def is_silent(sock: socket.socket) -> bool:
+    sock.setblocking(False)
+    try:
+        sock.recv(1)
+    except BlockingIOError:
+        return True
+    finally:
+        sock.settimeout(REQUEST_SECONDS)
+    return False
