@@ -27,6 +27,7 @@ from boxlited.supervisor.kernel import KernelProtocol
 from boxlited.supervisor.layout import HomeLayout
 from boxlited.supervisor.ledger import Ledger
 from boxlited.supervisor.observe import Sight
+from boxlited.supervisor.pidfile import PidFileWriter, PidRecord
 from boxlited.supervisor.plans import Plan, Request, Step
 from boxlited.supervisor.reasons import Reasons
 from boxlited.supervisor.restarts import Restarts
@@ -82,6 +83,8 @@ class Applier:
         if Step.STASH_EXIT in steps:
             layout = self._home.box(box.box_id)
             stash(layout.exit_file, layout.exit_previous)
+        if Step.RESTORE_PID_FILE in steps:
+            self._restore_pid_file(box)
         if Step.AWAIT_EVIDENCE in steps:
             await trio.sleep(EVIDENCE_POLL_SECONDS)
         if Step.KILL_LEFTOVERS in steps:
@@ -94,13 +97,26 @@ class Applier:
                 os.unlink(self._home.box(box.box_id).pid_file)
         await self._schedule(box, plan)
         if plan.refuse is not None:
-            raise Stopped(plan.refuse) if request is Request.ATTACH else InvalidState(plan.refuse)
+            dead = request is Request.ATTACH and sight.observation.identity is IdentityKind.ABSENT
+            raise Stopped(plan.refuse) if dead else InvalidState(plan.refuse)
         if Step.SPAWN in steps:
             return await self._starter.start(box, plan.restart_count or 0)
         if Step.REMOVE in steps:
             await self._remove(box)
             return None
         return box
+
+    def _restore_pid_file(self, box: Box) -> None:
+        """The shim wrote it; somebody removed or changed it since. The next daemon finds the shim by it alone."""
+        handle, path = self._ledger.runtime(box.box_id).handle, self._home.box(box.box_id).pid_file
+        if handle is None:
+            return
+        try:
+            with suppress(FileNotFoundError):
+                os.unlink(path)  # whatever lies there now, a link or a FIFO too
+            PidFileWriter(path).write(PidRecord(handle.pid, self._kernel.proc_stat(handle.pid).start_time))
+        except OSError as error:
+            log.error("shim.pid could not be written anew", box_id=box.box_id, error=error.strerror)
 
     async def _drain(self, box: Box, grace_seconds: float, cause: StopCause) -> None:
         runtime = self._ledger.runtime(box.box_id)

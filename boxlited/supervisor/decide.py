@@ -107,6 +107,9 @@ def _decide_alive(box: Box, seen: Observation, request: Request) -> Plan:
     if seen.exit is not ExitSeen.NONE and seen.exit_run is not ExitRun.THIS:
         steps.append(Step.STASH_EXIT)
         warning = "a stale exit file lay beside a live shim; it is now exit.previous"
+    if seen.pid_file_wrong:
+        steps.append(Step.RESTORE_PID_FILE)
+        warning = "shim.pid was removed or changed beside a live shim; it is written anew"
     if _adoption_due(box, seen):
         steps.append(Step.ADOPT)
         if seen.identity is IdentityKind.LEGACY:

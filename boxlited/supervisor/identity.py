@@ -94,6 +94,28 @@ def identify(
     return _examine(kernel, record, evidence)
 
 
+def reopen(kernel: KernelProtocol, held: PidfdHandle) -> PidfdHandle | None:
+    """A second handle on a process that is held; None when it has ended.
+
+    Lets pass the OSErrors that prove nothing.
+    """
+    try:
+        again = PidfdHandle(kernel, held.pid, kernel.pidfd_open(held.pid), held.inode)
+    except ProcessLookupError:
+        return None
+    alive = False
+    try:
+        state = kernel.proc_stat(held.pid).state
+        held.signal(0)  # not reaped: its pid is no other's, so what was opened and read above was of it
+        alive = state not in DEAD_STATES
+    except ProcessLookupError:
+        pass
+    finally:
+        if not alive:
+            again.close()
+    return again if alive else None
+
+
 def is_never_ours(pid: int, forbidden_pids: Container[int]) -> bool:
     """Pids that no shim of ours can have, whatever runs under them."""
     return pid in NEVER_OURS or pid == os.getpid() or pid in forbidden_pids or pid > 2**31 - 1

@@ -1,7 +1,8 @@
 """The world -> Observation. Reads identity, exit file, death evidence, cgroup and boot id.
 
 Takes no decision and changes nothing. An error that is not proof of absence makes the
-whole observation Unknown: better to look again than to lose a live box.
+whole observation Unknown: better to look again than to lose a live box. For the same reason
+a shim that is held by its pidfd is alive for as long as it lives, whatever its pid file says.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import trio
 from boxlited.model import Box, BoxID, IdentityKind
 from boxlited.supervisor.cgroup import Cgroups
 from boxlited.supervisor.exitfile import ExitFileUnreadable, ExitInfo, read_exit_file
-from boxlited.supervisor.identity import Evidence, PidfdHandle, ProcessIdentity, identify
+from boxlited.supervisor.identity import Evidence, PidfdHandle, ProcessIdentity, identify, reopen
 from boxlited.supervisor.kernel import ExitStatus, KernelProtocol
 from boxlited.supervisor.layout import BoxLayout, HomeLayout
 from boxlited.supervisor.plans import ExitRun, ExitSeen, Observation
@@ -66,10 +67,29 @@ class Observer:
                 runtime.unknown_passes += 1
                 return Sight(self._unknown(identity.errno, runtime))
             runtime.unknown_passes = 0
-            return self._look(box, runtime, layout, identity, handle)
+            held = self._held_instead(runtime, handle)
+            if held is None:
+                return self._look(box, runtime, layout, identity, handle)
+            seen = ProcessIdentity(IdentityKind.VERIFIED, held.pid, reason="held by its pidfd")
+            return self._look(box, runtime, layout, seen, held, pid_file_wrong=True)
         except OSError as error:
             runtime.unknown_passes += 1
             return Sight(self._unknown(error.errno, runtime))
+
+    def _held_instead(self, runtime: BoxRuntime, found: PidfdHandle | None) -> PidfdHandle | None:
+        """The live shim that we hold, where the pid file led to none or to another; takes over `found` then."""
+        held = runtime.handle
+        if held is None or runtime.died_at is not None or (found is not None and found.pid == held.pid):
+            return None
+        try:
+            again = reopen(self._kernel, held)
+        except OSError:
+            if found is not None:
+                found.close()
+            raise
+        if again is not None and found is not None:
+            found.close()
+        return again
 
     def _is_another_boxs(self, box_id: BoxID, handle: PidfdHandle) -> bool:
         return self.owners.get(handle.pid, box_id) != box_id
@@ -84,6 +104,8 @@ class Observer:
         layout: BoxLayout,
         identity: ProcessIdentity,
         handle: PidfdHandle | None,
+        *,
+        pid_file_wrong: bool = False,
     ) -> Sight:
         try:
             info, problem = _read_exit(layout)
@@ -99,6 +121,7 @@ class Observer:
             boot_changed=box.boot_id is not None and box.boot_id != self.boot_id,
             directory=alive or layout.directory.is_dir(),
             pid_file=os.path.lexists(layout.pid_file),
+            pid_file_wrong=pid_file_wrong,
             exit=_exit_seen(info, problem),
             exit_run=_exit_run(box, info),
             exit_signal=info.signal if info else None,

@@ -52,6 +52,7 @@ class Observation:
     boot_changed: bool = False
     directory: bool = True
     pid_file: bool = False
+    pid_file_wrong: bool = False  # a shim that we hold lives, and its pid file does not name it
     exit: ExitSeen = ExitSeen.NONE
     exit_run: ExitRun = ExitRun.THIS
     exit_signal: str | None = None
@@ -80,6 +81,7 @@ class Step(Enum):
     KILL_LEFTOVERS = "kill_leftovers"
     DRAIN = "drain"
     DRAIN_NOW = "drain_now"
+    RESTORE_PID_FILE = "restore_pid_file"
     ADOPT = "adopt"
     SETTLE = "settle"
     CLOSE_RUN = "close_run"

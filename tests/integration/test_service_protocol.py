@@ -42,7 +42,7 @@ def test_ready_is_said_and_requests_are_answered_only_after_recovery(daemon: Man
     notify = daemon.listen_notify(name)
     daemon.hand_over(daemon.socket)
     daemon.start()
-    boxes = [daemon.run() for _ in range(5)]
+    boxes = [daemon.run() for _ in range(30)]  # each one a write that recovery waits for
     daemon.kill9()
     for box in boxes:
         kill_pid(box["pid"])

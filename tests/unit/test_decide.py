@@ -80,6 +80,7 @@ def observations() -> Iterator[Observation]:
         signal = "SIGABRT" if exit_seen is ExitSeen.CRASH else None
         for kind in (IdentityKind.VERIFIED, IdentityKind.LEGACY):
             yield Observation(kind, pid=100, pid_file=True, exit=exit_seen, exit_run=exit_run, exit_signal=signal)
+        yield Observation(IdentityKind.VERIFIED, pid=100, pid_file_wrong=True, exit=exit_seen, exit_run=exit_run)
         for violence in ((None, False), ("SIGKILL", False), ("SIGKILL", True)):
             for boot, directory, pid_file, pending, leftovers in itertools.product((False, True), repeat=5):
                 yield Observation(
@@ -106,13 +107,15 @@ def test_every_pair_has_a_plan_that_keeps_the_invariants(request_: Request) -> N
             plan = decide(row, seen, request_)
             check_invariants(row, seen, request_, plan)
             count += 1
-    assert count == len(all_rows) * 1178
+    assert count == len(all_rows) * 1190
 
 
 def check_invariants(row: Box, seen: Observation, request: Request, plan: Plan) -> None:
     steps = set(plan.steps)
     if seen.identity is IdentityKind.UNKNOWN:
         assert not steps & ACTS_ON_PROCESSES
+    if Step.RESTORE_PID_FILE in steps:
+        assert seen.pid_file_wrong
     if Step.SPAWN in steps:
         assert seen.identity is IdentityKind.ABSENT
         assert request in (Request.START, Request.RESTART)
