@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ from boxlited.homelock import EX_CANTCREAT, acquire
 from boxlited.supervisor.kernel import Kernel
 from boxlited.supervisor.pidfile import PidRecord
 from tests.unit.fake_kernel import FakeKernel
+from tests.unit.limits import no_file_space
 
 DEAD = FakeKernel()  # knows no process at all
 SIGNED_BY_77 = b"77\n1234\n"
@@ -195,13 +195,8 @@ def test_what_is_no_regular_file_is_refused_and_left_alone(lock: Path) -> None:
 
 def test_a_full_disk_keeps_nobody_from_holding_the_home(lock: Path, holders: Holders) -> None:
     lock.write_bytes(SIGNED_BY_77)
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
-    try:
-        with capture_logs() as logs:
-            holders.take()
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with no_file_space(), capture_logs() as logs:
+        holders.take()
     assert len(logs) == 1
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import socket
 import stat
 from collections.abc import Iterator, Mapping
@@ -24,6 +23,7 @@ from boxlited.errors import StartupError
 from boxlited.sdnotify import Notifier, watchdog
 from boxlited.shim.engines.process import ProcessEngine
 from boxlited.shim.engines.sandbox import SandboxEngine
+from tests.unit.limits import no_free_descriptor
 
 FAR_FD = 600
 
@@ -109,15 +109,8 @@ def test_a_manager_that_does_not_read_blocks_nobody(manager: Manager) -> None:
 
 def test_without_a_free_descriptor_a_notification_is_lost_and_no_more(manager: Manager) -> None:
     to_manager = notifier(manager.address)
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    lowest = os.dup(0)
-    os.close(lowest)
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
-        with capture_logs() as logs:
-            to_manager.send("WATCHDOG=1")
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    with no_free_descriptor(), capture_logs() as logs:
+        to_manager.send("WATCHDOG=1")
     assert [entry["log_level"] for entry in logs] == ["warning"]
     to_manager.send("WATCHDOG=1")
     assert manager.heard() == ["WATCHDOG=1"]
