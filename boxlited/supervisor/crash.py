@@ -79,7 +79,7 @@ class CrashReport:
         debug = "\n".join(
             (
                 f"exit record: {_record(info)}",
-                f"shim: {_status(shim_status)}",
+                *_shim_line(info, shim_status),
                 f"--- end of {stderr}",
                 excerpt(stderr_tail),
                 f"--- end of {console}",
@@ -144,13 +144,14 @@ def _error_kind(info: ExitInfo | None) -> str | None:
 def _record(info: ExitInfo | None) -> str:
     if info is None:
         return "none"
-    return sanitize(", ".join(f"{key}={value}" for key, value in info._asdict().items() if value is not None))
+    return sanitize(", ".join(f"{key}={value}" for key, value in info._asdict().items() if value not in (None, False)))
 
 
-def _status(status: ExitStatus | None) -> str:
-    if status is None:
-        return "how it ended is not known"
-    return status.signal_name or f"code {status.code}"
+def _shim_line(info: ExitInfo | None, status: ExitStatus | None) -> tuple[str, ...]:
+    """How the shim itself ended: worth a line when somebody saw it, or when nothing else is known."""
+    if status is not None:
+        return (f"shim: {status.signal_name or f'code {status.code}'}",)
+    return () if info is not None else ("shim: how it ended is not known",)
 
 
 def sanitize(text: str, limit: int = MAX_LINE) -> str:

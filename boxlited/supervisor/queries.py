@@ -42,7 +42,7 @@ class Queries:
             check_name(ref)
         box = self._store.get(BoxID(ref)) if BoxID.is_valid(ref) else self._store.by_name(ref)
         if box is None:
-            raise NotFound(f"there is no box {ref[:100]!r}: `boxctl ps` lists those that exist")
+            raise NotFound(f"there is no box {ref[:100]!r}")
         return box
 
     def list_boxes(
