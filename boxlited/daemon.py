@@ -18,7 +18,14 @@ import structlog
 import trio
 
 from boxlited import __version__, sdnotify
-from boxlited.api.listeners import Listener, inherited, listen_tcp, listen_unix, read_only_path
+from boxlited.api.listeners import (
+    Listener,
+    check_listeners,
+    inherited,
+    listen_tcp,
+    listen_unix,
+    read_only_path,
+)
 from boxlited.api.server import ApiServer
 from boxlited.config import Config
 from boxlited.errors import DatabaseError, StartupError
@@ -52,6 +59,7 @@ def run_daemon(config: Config, on_ready: Callable[[list[str]], None] | None = No
     _prepare_home(home)
     lock_fd = acquire(home.lock_file, kernel)
     try:
+        _check_listeners(config, handed_over)
         cgroups = Cgroups.detect(home=home.home)
         store = Store.at(home.database)
         supervisor = Supervisor(config, kernel, home, store, cgroups, lock_fd, {"nofile": files})
@@ -114,16 +122,29 @@ async def _serve_api(
 
 def _listeners(config: Config, handed_over: list[Listener]) -> list[Listener]:
     """What the service manager handed over, and our own where it left that out."""
-    listeners, path = list(handed_over), Path(config.socket)
-    if all(listener.read_only for listener in handed_over):
-        listeners.append(listen_unix(path, group=config.api.group))
-    if not handed_over:
-        listeners.append(listen_unix(read_only_path(path), read_only=True, group=config.api.group))
+    own = _own_paths(config, handed_over)
+    listeners = handed_over + [
+        listen_unix(path, read_only=read_only, group=config.api.group) for path, read_only in own.items()
+    ]
     if config.api.listen is not None:
         if config.api.token_file is None:
             raise StartupError("--listen needs --token-file: a TCP listener without a token is refused", 78)
         listeners.append(listen_tcp(config.api.listen, Path(config.api.token_file)))
     return listeners
+
+
+def _check_listeners(config: Config, handed_over: list[Listener]) -> None:
+    """Before recovery: a daemon that could not be reached must not start boxes, again and again."""
+    token_file = Path(config.api.token_file) if config.api.token_file is not None else None
+    check_listeners(_own_paths(config, handed_over), config.api.listen, token_file)
+
+
+def _own_paths(config: Config, handed_over: list[Listener]) -> dict[Path, bool]:
+    """The unix sockets that we make ourselves, and whether each is read-only."""
+    path = Path(config.socket)
+    if not handed_over:
+        return {path: False, read_only_path(path): True}
+    return {path: False} if all(listener.read_only for listener in handed_over) else {}
 
 
 async def _note(store: Store, kind: EventKind) -> None:
@@ -147,8 +168,10 @@ def _prepare_home(home: HomeLayout) -> None:
         home.database_dir.mkdir(mode=0o700, exist_ok=True)
         hostetc.sync(home.etc_dir)
     except OSError as error:
+        cause = "is no directory" if isinstance(error, FileExistsError) else error.strerror
+        path = error.filename or home.home
         raise StartupError(
-            f"cannot use the home {home.home}: {error.strerror}; give another with --home or BOXLITED_HOME", 73
+            f"cannot use the home {home.home}: {path}: {cause}; give another with --home or BOXLITED_HOME", 73
         ) from error
 
 

@@ -11,7 +11,7 @@ import grp
 import os
 import socket
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,9 +68,7 @@ def read_only_path(path: Path) -> Path:
 
 def listen_unix(path: Path, *, read_only: bool = False, group: str = GROUP) -> Listener:
     """Mode 0660, group `group` when there is such a group and we may give the file to it."""
-    raw = os.fsencode(path)
-    if len(raw) > _MAX_UNIX_PATH or b"\0" in raw:
-        raise ConfigError(f"socket path {str(path)!r} is longer than {_MAX_UNIX_PATH} bytes or holds a NUL")
+    _refuse_too_long(path)
     temporary = path.with_name(f".{os.getpid()}{'r' if read_only else 'w'}")
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -92,6 +90,28 @@ def listen_unix(path: Path, *, read_only: bool = False, group: str = GROUP) -> L
         raise
     rights = SocketRights.of(status)
     return Listener(sock, f"unix:{path}", read_only, rights, path=path, inode=status.st_ino)
+
+
+def check_listeners(paths: Iterable[Path], listen: str | None, token_file: Path | None) -> None:
+    """What would keep the daemon from listening and can be seen before it touches a box.
+
+    Creates nothing. Raises StartupError, as the functions that listen do.
+    """
+    for path in paths:
+        _refuse_too_long(path)
+        try:
+            _refuse_occupied(path)
+        except OSError as error:
+            raise StartupError(f"cannot listen on {path}: {error.strerror}", _EX_CANTCREAT) from error
+    if listen is not None and token_file is not None:
+        _host_and_port(listen)
+        read_token(token_file)
+
+
+def _refuse_too_long(path: Path) -> None:
+    raw = os.fsencode(path)
+    if len(raw) > _MAX_UNIX_PATH or b"\0" in raw:
+        raise ConfigError(f"socket path {str(path)!r} is longer than {_MAX_UNIX_PATH} bytes or holds a NUL")
 
 
 def _refuse_occupied(path: Path) -> None:

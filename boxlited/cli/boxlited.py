@@ -10,10 +10,13 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 from boxlited import __version__
 from boxlited.errors import StartupError
 from boxlited.stdio import open_standard_streams, say_error
+
+EX_USAGE = 64
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -34,8 +37,14 @@ def main(arguments: list[str] | None = None) -> None:
     raise SystemExit(code)
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        say_error(f"boxlited: {message}\n`{self.prog} --help` shows what it takes")
+        raise SystemExit(EX_USAGE)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="boxlited", description="Host supervisor for boxes.")
+    parser = _Parser(prog="boxlited", description="Host supervisor for boxes.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     serve = commands.add_parser("serve", help="run the daemon in the foreground")
     serve.set_defaults(run=_serve)
