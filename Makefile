@@ -30,6 +30,9 @@ deps-system:
 lint: $(VENV)/.installed
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 
+faults: $(VENV)/.installed
+	$(BIN)/pytest tests/integration/test_faults_*.py
+
 demo: $(VENV)/.installed
 	@$(BIN)/python -m boxlited.cli.demo
 

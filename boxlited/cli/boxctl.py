@@ -1,6 +1,6 @@
 """The program boxctl: its commands, and the one place where errors become words and exit codes.
 
-Never a traceback for what can go wrong in use. Heavy imports (httpx, rich) happen in the commands.
+Never a traceback for what can go wrong in use. Heavy imports (rich) happen in the commands.
 """
 
 from __future__ import annotations
