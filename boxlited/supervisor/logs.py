@@ -152,7 +152,7 @@ def _newer(path: Path, file: _File | None) -> _File | None:
             if mine is not None and os.path.samestat(other.status(), mine):
                 newer = others[-2] if len(others) > 1 else None
                 return newer
-        newer = _first_after(others, mine)
+        newer = _first_after(path, others, mine)
         return newer
     finally:
         for other in others:
@@ -160,10 +160,10 @@ def _newer(path: Path, file: _File | None) -> _File | None:
                 other.close()
 
 
-def _first_after(others: list[_File], mine: os.stat_result | None) -> _File | None:
+def _first_after(path: Path, others: list[_File], mine: os.stat_result | None) -> _File | None:
     """The rotation has dropped the file that was read: go on with the oldest that is younger than it."""
     younger = [other for other in others if mine is None or other.status().st_mtime_ns >= mine.st_mtime_ns]
-    candidates = younger or others[:1]
+    candidates = younger or [other for other in others if other.path == path]  # the clock was set back
     return candidates[-1] if candidates else None
 
 

@@ -75,6 +75,13 @@ async def test_a_gap_in_the_numbers_and_foreign_names_do_no_harm(log: Path) -> N
     assert await read(log) == b"older\nnew\n"
 
 
+async def test_a_file_that_is_met_under_two_names_is_read_once(log: Path) -> None:
+    """As when a rotation moves it while the files are opened."""
+    rotated(log, b"new\n", b"old\n")
+    os.link(log.with_name("console.log.1"), log.with_name("console.log.2"))
+    assert await read(log) == b"old\nnew\n"
+
+
 @pytest.mark.parametrize(
     ("tail", "expected"),
     [

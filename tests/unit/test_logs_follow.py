@@ -153,3 +153,53 @@ async def test_a_log_that_was_cut_is_followed_from_its_new_end(
         await trio.sleep(1)
         append(log, b"again")
         assert await follower.end() == b"x" * 100 + b"again"
+
+
+async def test_what_came_between_the_last_byte_and_the_rotation_is_read(
+    log: Path, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    console = Console(str(log), 20, 2)
+    console.write(b"first....\n")
+    more = [b"third....\n", b"second...\n"]
+    read = os.pread
+
+    def read_and_be_overtaken(fd: int, size: int, position: int) -> bytes:
+        data = read(fd, size, position)
+        while not data and more:
+            console.write(more.pop())
+        return data
+
+    monkeypatch.setattr(os, "pread", read_and_be_overtaken)
+    follower = Follower(log)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(follower.run)
+        await trio.sleep(1)
+        assert await follower.end() == b"first....\nsecond...\nthird....\n"
+
+
+async def test_older_files_are_not_repeated_when_the_followed_one_is_gone(
+    log: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    rotated(log, b"3\n", b"2\n", b"1\n")
+    for name, written in (("console.log.1", 200), ("console.log.2", 100)):
+        os.utime(log.with_name(name), (written, written))
+    follower = Follower(log)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(follower.run)
+        await trio.sleep(1)
+        os.unlink(log)
+        await trio.sleep(1)
+        append(log, b"4\n")
+        assert await follower.end() == b"1\n2\n3\n4\n"
+
+
+async def test_a_clock_that_was_set_back_stops_no_follower(log: Path, autojump_clock: trio.testing.MockClock) -> None:
+    rotated(log, b"1\n")
+    follower = Follower(log)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(follower.run)
+        await trio.sleep(1)
+        os.unlink(log)
+        rotated(log, b"2\n")
+        os.utime(log, (100, 100))
+        assert await follower.end() == b"1\n2\n"
