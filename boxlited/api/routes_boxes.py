@@ -12,6 +12,7 @@ from boxlited.api.replies import Reply, json_reply, no_content
 from boxlited.api.schemas import BoxPage, Crash, KillBody, NoBody, StopBody, WaitBody, box_view
 from boxlited.errors import InvalidArgument, Unsupported
 from boxlited.model import Box, BoxSpec, BoxStatus, check_name
+from boxlited.supervisor.engines import OWN_ENGINES
 
 DEFAULT_PAGE_SIZE = 100
 MAX_PAGE_SIZE = 1000
@@ -28,12 +29,12 @@ async def create(call: Call) -> Reply:
 
 
 def _check_spec(spec: BoxSpec) -> None:
-    """What can be said without knowing the engine. Raises InvalidArgument or Unsupported."""
+    """What can be said without knowing the host. Raises InvalidArgument or Unsupported."""
     if spec.name is not None:
         check_name(spec.name)
     if spec.image is not None and spec.rootfs_path is not None:
         raise InvalidArgument("image and rootfs_path exclude each other: give one of them")
-    if spec.image is not None and spec.image != "host":
+    if spec.image is not None and spec.image != "host" and spec.engine in OWN_ENGINES:
         raise Unsupported(
             f"image {spec.image[:128]!r} cannot be used: image pulling is not supported by this"
             ' engine; use image "host" or rootfs_path'

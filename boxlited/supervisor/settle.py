@@ -16,10 +16,11 @@ from boxlited.supervisor.identity import PidfdHandle
 from boxlited.supervisor.ledger import Ledger
 from boxlited.supervisor.observe import Observer, Sight
 from boxlited.supervisor.plans import Observation, Plan, Request
-from boxlited.supervisor.start import StartFailed
+from boxlited.supervisor.start import StartFailed, error_of_kind
 from boxlited.supervisor.stop import Drainer, dead_event
 from boxlited.supervisor.watch import Watcher
 
+LAST_WORDS_SECONDS = 0.5
 MAX_ROUNDS = 2000  # a round that waits for evidence takes 2 ms, so this bounds a settlement
 
 
@@ -95,13 +96,19 @@ class Settler:
         box = self._ledger.row(box_id)
         sight = self.look(box)
         plan = decide_start_failed(box, sight.observation, by_policy=request is Request.RESTART)
-        await self._applier.apply(box, sight, plan, request, Options(start_error=failure.cause.message))
+        said = None if failure.silent else failure.cause.message
+        row = await self._applier.apply(box, sight, plan, request, Options(start_error=said))
+        if failure.silent and plan.steps and row is not None and row.failure_reason is not None:
+            failure.cause = error_of_kind(row.error_kind, row.failure_reason)
 
     async def _end_half_started(self, box_id: BoxID) -> None:
         box = self._ledger.row(box_id)
         runtime = self._ledger.runtime(box_id)
         sight = self.look(box)
         if not sight.observation.alive or runtime.handle is None:
+            return
+        with trio.move_on_after(LAST_WORDS_SECONDS):  # it said that it failed: it ends by itself, and may say why
+            await dead_event(runtime).wait()
             return
         try:
             await self._drainer.force(box, runtime.handle, dead_event(runtime))

@@ -295,5 +295,5 @@ async def read_ready(ready_fd: int, deadline_seconds: float) -> dict[str, Any] |
     try:
         message = json.loads(data)
     except (ValueError, RecursionError):
-        return None
-    return message if isinstance(message, dict) else None
+        message = None
+    return message if isinstance(message, dict) else {"message": f"the shim's ready line is no JSON: {data[:100]!r}"}

@@ -6,6 +6,7 @@ under the box's lock. A failure leaves no process and says why.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -17,32 +18,46 @@ from boxlited.errors import (
     BY_CODE,
     BoxlitedError,
     EngineUnavailable,
+    ImagePullFailed,
     InvalidArgument,
-    Unsupported,
+    StorageError,
 )
 from boxlited.failpoints import hit
-from boxlited.model import Box, BoxID, BoxStatus, Desired, EventKind, IdentityKind, mint_run_id
+from boxlited.model import Box, BoxID, BoxSpec, BoxStatus, Desired, EventKind, IdentityKind, mint_run_id
 from boxlited.supervisor.cgroup import Cgroups
-from boxlited.supervisor.directories import Directories
+from boxlited.supervisor.directories import Directories, storage_error
 from boxlited.supervisor.engines import Engines
+from boxlited.supervisor.exitfile import stash
 from boxlited.supervisor.identity import PidfdHandle
 from boxlited.supervisor.kernel import KernelProtocol
-from boxlited.supervisor.layout import HomeLayout
+from boxlited.supervisor.layout import BoxLayout, HomeLayout
 from boxlited.supervisor.ledger import Ledger
-from boxlited.supervisor.spawn import Spawned, Spawner, SpawnRequest, read_ready
+from boxlited.supervisor.spawn import Spawned, Spawner, SpawnFailed, SpawnRequest, read_ready
+from boxlited.supervisor.stop import dead_event
 
+ERRORS: dict[str, type[BoxlitedError]] = {  # error kinds of a shim that are no codes of the API
+    "not_found": InvalidArgument,
+    "config": InvalidArgument,
+    "image": ImagePullFailed,
+    "storage": StorageError,
+}
 READY_DEADLINE_SECONDS = 30.0
+SILENCE_SECONDS = 0.1
 
 log = structlog.get_logger()
 
 
 class StartFailed(Exception):
-    """The start did not succeed; `cause` is what the caller of the API is told."""
+    """The start did not succeed; `cause` is what the caller of the API is told.
 
-    def __init__(self, box: Box, cause: BoxlitedError) -> None:
+    `silent`: the shim said nothing about it, so that what it left behind may tell more.
+    """
+
+    def __init__(self, box: Box, cause: BoxlitedError, *, silent: bool = False) -> None:
         super().__init__(cause.message)
         self.box = box
         self.cause = cause
+        self.silent = silent
 
 
 class Starter:
@@ -112,6 +127,8 @@ class Starter:
         layout = self._home.box(box.box_id)
         self._directories.prepare_run(layout)
         spec = box.spec
+        if self._engines.command(spec) is not None:  # our own shim does it itself
+            _put_away_exit(layout)
         setup = self._cgroups.prepare(box.box_id, run_id, cpus=spec.cpus, memory_mib=spec.memory_mib, pids=spec.pids)
         request = SpawnRequest(
             pid_file=str(layout.pid_file),
@@ -121,10 +138,21 @@ class Starter:
             rlimits=self._rlimits,
             argv=self._engines.command(spec),
         )
-        spawned = await self._spawner.spawn(request)
+        spawned = await self._ask(request, spec)
         self._boxes_by_seq[spawned.seq] = box.box_id
         self._watch(box.box_id, self._handle(spawned))
         return spawned, setup.not_applied
+
+    async def _ask(self, request: SpawnRequest, spec: BoxSpec) -> Spawned:
+        try:
+            return await self._spawner.spawn(request)
+        except SpawnFailed as error:
+            if error.stage != "exec" or request.argv is None:
+                raise
+            raise EngineUnavailable(
+                f"the shim of engine {spec.engine!r} could not be executed: {request.argv[0]}:"
+                f" {os.strerror(error.errno)} (errno {error.errno}): see [engines.external.{spec.engine}] in the config"
+            ) from error
 
     def _handle(self, spawned: Spawned) -> PidfdHandle:
         inode = self._kernel.pidfd_inode(spawned.pidfd)
@@ -132,6 +160,7 @@ class Starter:
 
     async def _await_ready(self, box: Box, spawned: Spawned) -> dict[str, Any]:
         problem: BoxlitedError
+        silent = False
         try:
             message = await read_ready(spawned.ready_fd, READY_DEADLINE_SECONDS)
         except trio.TooSlowError:
@@ -140,22 +169,20 @@ class Starter:
             )
         else:
             foreign = self._engines.command(box.spec) is not None
-            if message is None and foreign and self._lives(box):
+            if message is None and foreign and await self._outlives_its_silence(box):
                 return {}
             if message is not None and message.get("ready") is True:
                 return message
             problem = _problem(box, message)
-        raise StartFailed(self._ledger.row(box.box_id), problem)
+            silent = message is None
+        raise StartFailed(self._ledger.row(box.box_id), problem, silent=silent)
 
-    def _lives(self, box: Box) -> bool:
-        handle = self._ledger.runtime(box.box_id).handle
-        try:
-            if handle is not None:
-                handle.signal(0)
-                return True
-        except ProcessLookupError:
-            pass
-        return False
+    async def _outlives_its_silence(self, box: Box) -> bool:
+        """Whether a shim that closed its ready pipe without a word lives; a death is seen a moment after that."""
+        dead = dead_event(self._ledger.runtime(box.box_id))
+        with trio.move_on_after(SILENCE_SECONDS):
+            await dead.wait()
+        return not dead.is_set()
 
     async def _record_running(
         self, box: Box, spawned: Spawned, not_applied: tuple[str, ...], message: dict[str, Any]
@@ -185,12 +212,19 @@ class Starter:
         )
 
 
+def _put_away_exit(layout: BoxLayout) -> None:
+    try:
+        stash(layout.exit_file, layout.exit_previous)
+    except OSError as error:
+        raise storage_error("put away the exit file of the last run", layout.exit_file, error) from error
+
+
 def _problem(box: Box, message: dict[str, Any] | None) -> BoxlitedError:
     if message is None:
         return EngineUnavailable(f"the shim of box {box.name} ended before its workload was started")
-    kind, text = message.get("error_kind"), str(message.get("message", "no reason given"))[:1000]
-    if kind == "unsupported":
-        return Unsupported(text)
-    if kind in ("not_found", "config"):
-        return InvalidArgument(text)
-    return BY_CODE.get(str(kind), EngineUnavailable)(text)
+    return error_of_kind(message.get("error_kind"), str(message.get("message", "no reason given"))[:1000])
+
+
+def error_of_kind(kind: object, text: str) -> BoxlitedError:
+    """The API's error for an error kind of the shim's."""
+    return (ERRORS.get(str(kind)) or BY_CODE.get(str(kind), EngineUnavailable))(text)

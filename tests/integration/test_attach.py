@@ -12,7 +12,9 @@ import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 import trio
 
@@ -51,14 +53,16 @@ class Blindable(Kernel):
 
 
 @asynccontextmanager
-async def succeed(daemon: Daemon) -> AsyncIterator[tuple[Supervisor, Store, Blindable]]:
+async def succeed(
+    daemon: Daemon, config: dict[str, Any] | None = None
+) -> AsyncIterator[tuple[Supervisor, Store, Blindable]]:
     """Kill the daemon and serve its home from this process, without a period of its own."""
     daemon.kill9()
     kernel, home = Blindable(), HomeLayout(daemon.home)
     lock_fd = acquire(home.lock_file, kernel)
     store = Store.at(home.database)
-    config = Config(home=str(daemon.home), socket=str(daemon.socket))
-    supervisor = Supervisor(config, kernel, home, store, Cgroups.detect(home=home.home), lock_fd, {})
+    settings = msgspec.convert({"home": str(daemon.home), "socket": str(daemon.socket), **(config or {})}, Config)
+    supervisor = Supervisor(settings, kernel, home, store, Cgroups.detect(home=home.home), lock_fd, {})
     supervisor.launch_spawner()
     try:
         async with trio.open_nursery() as nursery:
