@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 import tomli
@@ -17,11 +17,16 @@ from msgspec import Meta
 
 from boxlited.config_tables import Table, check_table, shown
 from boxlited.errors import ConfigError
+from boxlited.shim.engines import ENGINES
 
 MAX_SOCKET_PATH_BYTES = 107
 FROM_ENVIRONMENT = ("home", "socket", "log_level", "log_format")
 OF_API = ("listen", "token_file")
 Positive = Annotated[float, Meta(gt=0, le=86400)]
+if TYPE_CHECKING:
+    EngineName = str
+else:
+    EngineName = Literal[tuple(sorted(ENGINES))]  # as many as there are files in shim/engines
 Count = Annotated[int, Meta(ge=1, le=10**9)]
 
 
@@ -46,7 +51,7 @@ class External(Table, frozen=True, kw_only=True):
 
 
 class EnginesTable(Table, frozen=True, kw_only=True):
-    enabled: tuple[Literal["sandbox", "process"], ...] = ("sandbox",)
+    enabled: tuple[EngineName, ...] = ("sandbox",)
     default: str = "sandbox"
     external: dict[str, External] = {}  # noqa: RUF012 - msgspec copies it
 
@@ -192,7 +197,7 @@ def check_config(file: Path) -> list[str]:
 def _read(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as stream:
-            return tomli.load(stream)
+            return _expanded(tomli.load(stream))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -200,6 +205,12 @@ def _read(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: not valid TOML: not UTF-8 (at line {line})") from error
     except (ValueError, RecursionError) as error:  # also numbers and nesting beyond any use
         raise ConfigError(f"{path}: not valid TOML: {error}") from error
+
+
+def _expanded(content: dict[str, Any]) -> dict[str, Any]:
+    """`limits = "strict"` is short for a table with that mode."""
+    limits = content.get("limits")
+    return {**content, "limits": {"mode": limits}} if isinstance(limits, str) else content
 
 
 def _absolute(config: Config, environ: Mapping[str, str]) -> Config:
@@ -227,7 +238,7 @@ def _cross_problems(config: Config, origins: Mapping[str, str], file: str) -> li
     if engines.default not in known:
         allowed = ", ".join(map(shown, known))
         problems.append(f"{file}: engines.default = {shown(engines.default)}: must be one of the enabled: {allowed}")
-    for name in sorted({"sandbox", "process"} & set(engines.external)):
+    for name in sorted(set(ENGINES) & set(engines.external)):
         problems.append(f"{file}: engines.external.{name}: this name is taken by an engine of our own")
     if config.api.listen is not None and config.api.token_file is None:
         problems.append(

@@ -59,8 +59,8 @@ def refusal(*arguments: object, **options: object) -> list[str]:
         ("engines = 5", "engines = 5: Expected 'object', got 'int'"),
         ("log_level = 'loud'", "log_level = 'loud': must be one of 'debug', 'info', 'warning', 'error'"),
         ("log_level = 3", "log_level = 3: must be one of 'debug', 'info', 'warning', 'error'"),
-        ("[engines]\nenabled = 'sandbox'", "engines.enabled = 'sandbox': must be a list of 'sandbox', 'process'"),
-        ("[engines]\nenabled = ['vm']", "engines.enabled = ['vm']: must be one of 'sandbox', 'process'"),
+        ("[engines]\nenabled = 'sandbox'", "engines.enabled = 'sandbox': must be a list of 'process', 'sandbox'"),
+        ("[engines]\nenabled = ['vm']", "engines.enabled = ['vm']: must be one of 'process', 'sandbox'"),
         ("[reconcile]\nperiod_seconds = 0", "reconcile.period_seconds = 0: Expected 'float' > 0.0"),
         ("[reconcile]\nperiod_seconds = nan", "reconcile.period_seconds = nan: Expected 'float' > 0.0"),
         ("[reconcile]\nperiod_seconds = inf", "reconcile.period_seconds = inf: Expected 'float' <= 86400.0"),
@@ -290,3 +290,12 @@ def test_a_key_is_known_or_refused(toml: Path, key: str) -> None:
     if key not in Config.__struct_fields__:
         (problem,) = check_config(written(toml, f"{key} = 1"))
         assert f"unknown key '{key}'" in problem
+
+
+@pytest.mark.parametrize("mode", ["strict", "best-effort"])
+def test_limits_may_be_a_word_instead_of_a_table(tmp_path: Path, mode: str) -> None:
+    file = tmp_path / "boxlited.toml"
+    file.write_text(f"limits = '{mode}'\n")
+    assert load_config(file, {"BOXLITED_HOME": "/h", "BOXLITED_SOCKET": "/s"}).limits.mode == mode
+    file.write_text("limits = 'srtict'\n")
+    assert "limits.mode = 'srtict'" in check_config(file)[0]
