@@ -45,7 +45,7 @@ def see_again(daemon: Daemon, before: tuple[int, int]) -> None:
     resource.prlimit(daemon.process.pid, resource.RLIMIT_NOFILE, before)
 
 
-def test_rows_01_and_02_a_probe_that_fails_for_a_passing_reason_is_no_death(daemon: Daemon) -> None:
+def test_row_01_a_live_shim_that_cannot_be_recognised_is_unknown_and_not_started_twice(daemon: Daemon) -> None:
     box = daemon.run()
     passes = daemon.client.metrics()["reconcile_passes_total"]
     before = blind(daemon)
@@ -64,6 +64,25 @@ def test_rows_01_and_02_a_probe_that_fails_for_a_passing_reason_is_no_death(daem
     assert row["pid"] == box["pid"]
     assert daemon.client.metrics()["reconcile_passes_total"] > passes
     daemon.check_oracle({box["box_id"]: "running"})
+
+
+def test_row_02_a_probe_that_fails_for_a_passing_reason_is_no_death_and_is_tried_again(daemon: Daemon) -> None:
+    boxes = [daemon.run(restart={"policy": "always"}) for _ in range(2)]
+    before = blind(daemon)
+    try:
+        for box in boxes:
+            until(lambda b=box: daemon.get(b["box_id"])["status"] == "unknown", "blind passes say unknown")  # type: ignore[misc]
+        passes = daemon.client.metrics()["reconcile_passes_total"]
+        until(lambda: daemon.client.metrics()["reconcile_passes_total"] > passes + 2, "it looks again and again")
+        for box in boxes:
+            row = daemon.get(box["box_id"])
+            assert (row["identity"], row["ended_at"], row["stop_cause"]) == ("unknown", None, None)
+    finally:
+        see_again(daemon, before)
+    for box in boxes:
+        row = daemon.wait_status(box["box_id"], "running")
+        assert (row["pid"], row["restart_count"]) == (box["pid"], 0)
+    daemon.check_oracle({box["box_id"]: "running" for box in boxes})
 
 
 @pytest.mark.parametrize("command", ["stop", "remove", "kill", "start", "reconcile"])
