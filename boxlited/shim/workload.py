@@ -61,7 +61,10 @@ class Workload:
         info_read, info_write = os.pipe2(os.O_CLOEXEC)
         out_read, out_write = os.pipe2(os.O_CLOEXEC)
         me = os.getpid()
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            raise EngineError("engine", f"no process could be made for the box: {error.strerror}") from None
         if pid == 0:
             _become(engine, spec, me, out_write, info_write)
         os.close(info_write)

@@ -17,8 +17,9 @@ from pathlib import Path
 
 import structlog
 
+from boxlited.supervisor.cgroup_files import v1_writes, v2_writes
+
 ROOT = Path("/sys/fs/cgroup")
-CPU_PERIOD_USEC = 100_000
 V2_CONTROLLERS = {"cpus": "cpu", "memory": "memory", "pids": "pids"}
 V1_HIERARCHIES = {"cpus": "cpu", "memory": "memory", "pids": "pids"}
 
@@ -76,10 +77,10 @@ class Cgroups:
 
     def _apply(self, limit: str, box_id: str, value: float, join: list[str]) -> str | None:
         if limit in self._v2_limits and self._v2 is not None:
-            writes = _v2_writes(limit, value)
+            writes = v2_writes(limit, value)
             directory = self._v2 / box_id
         elif limit in self._v1:
-            writes = _v1_writes(limit, value)
+            writes = v1_writes(limit, value)
             directory = self._v1[limit] / box_id
             if not _fresh(directory):
                 return "its cgroup could not be made"
@@ -144,6 +145,13 @@ class Cgroups:
             with contextlib.suppress(OSError):
                 directory.rmdir()
 
+    def release(self) -> None:
+        """Remove the parents that no box is left in, at the daemon's end."""
+        for parent in (self._v2, *self._v1.values()):
+            if parent is not None:
+                with contextlib.suppress(OSError):
+                    parent.rmdir()
+
     def _directories(self, box_id: str) -> Iterator[Path]:
         for parent in (self._v2, *self._v1.values()):
             if parent is not None:
@@ -182,13 +190,16 @@ def _detect_v2(root: Path, membership: str | None, prefix: str) -> tuple[Path | 
 
 
 def _leave(base: Path) -> None:
-    """Controllers can be enabled only in a cgroup without processes: move into a leaf."""
+    """Controllers can be enabled only in a cgroup without processes: move this one into a leaf.
+
+    Others are never moved: where there are any, this cgroup was not made for us. The root of
+    the whole hierarchy, which alone has no type, may keep its processes.
+    """
     leaf = base / "daemon"
-    if _words(base / "cgroup.subtree_control") or not _make(leaf):
+    if _words(base / "cgroup.subtree_control") or not (base / "cgroup.type").exists() or not _make(leaf):
         return
-    for pid in _pids(base) or ():
-        with contextlib.suppress(OSError):
-            (leaf / "cgroup.procs").write_text(str(pid))
+    with contextlib.suppress(OSError):
+        (leaf / "cgroup.procs").write_text(str(os.getpid()))
 
 
 def _enable(directory: Path, controllers: set[str]) -> bool:
@@ -200,23 +211,6 @@ def _enable(directory: Path, controllers: set[str]) -> bool:
         log.info("cgroup controllers are not delegated", directory=str(directory), error=error.strerror)
         return False
     return True
-
-
-def _v2_writes(limit: str, value: float) -> list[tuple[str, str]]:
-    if limit == "cpus":
-        return [("cpu.max", f"{int(value * CPU_PERIOD_USEC)} {CPU_PERIOD_USEC}")]
-    if limit == "memory":
-        return [("memory.max", str(int(value) << 20)), ("memory.swap.max", "0")]
-    return [("pids.max", str(int(value)))]
-
-
-def _v1_writes(limit: str, value: float) -> list[tuple[str, str]]:
-    if limit == "cpus":
-        return [("cpu.cfs_period_us", str(CPU_PERIOD_USEC)), ("cpu.cfs_quota_us", str(int(value * CPU_PERIOD_USEC)))]
-    if limit == "memory":
-        size = str(int(value) << 20)
-        return [("memory.limit_in_bytes", size), ("memory.memsw.limit_in_bytes", size)]
-    return [("pids.max", str(int(value)))]
 
 
 def _make(directory: Path) -> bool:

@@ -228,9 +228,17 @@ def _settle(box: Box, seen: Observation, request: Request) -> Plan:
         status=status,
         cause=cause,
         restart_count=count,
-        warning="ended without an exit file or any other record" if cause is StopCause.LOST else None,
+        warning=_warning_of_end(seen, cause),
         again=request is not Request.RECONCILE or (box.spec.auto_remove and Step.SCHEDULE_RESTART not in steps),
     )
+
+
+def _warning_of_end(seen: Observation, cause: StopCause | None) -> str | None:
+    if cause is StopCause.LOST:
+        return "ended without an exit file or any other record"
+    if seen.oom and cause is not StopCause.OOM:
+        return "the kernel's out-of-memory killer struck within the box: it used more memory than its limit"
+    return None
 
 
 def _interrupted_start(box: Box, seen: Observation, request: Request) -> Plan:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
 
 from boxlited.config import Config
@@ -19,6 +20,7 @@ from boxlited.supervisor.cgroup import Cgroups
 from boxlited.supervisor.layout import BoxLayout, HomeLayout
 
 OWN_ENGINES = frozenset(ENGINES)
+OWN_PROCESSES = 3  # the shim and bubblewrap's two, in the box's cgroup with the workload
 
 
 def bwrap_path() -> str:
@@ -55,6 +57,17 @@ class Engines:
     def missing_limits(self, spec: BoxSpec) -> list[str]:
         asked = {"cpus": spec.cpus, "memory": spec.memory_mib, "pids": spec.pids}
         return [name for name, value in asked.items() if value is not None and name not in self._cgroups.supports]
+
+    def pids(self, spec: BoxSpec) -> int | None:
+        """What a box's cgroup may hold, so that its workload may have as many as was asked for."""
+        return spec.pids if spec.pids is None or spec.engine not in OWN_ENGINES else spec.pids + OWN_PROCESSES
+
+    def demand_applied(self, not_applied: Sequence[str]) -> None:
+        """Raise Unsupported for a limit that turned out not to be enforceable, where the config is strict."""
+        if not_applied and self._config.limits.mode == "strict":
+            raise Unsupported(
+                f'a limit could not be applied and the config says limits.mode = "strict": {"; ".join(not_applied)}'
+            )
 
     def shim_spec(self, box: Box, run_id: str, layout: BoxLayout) -> bytes:
         """The JSON that reaches the shim in its sealed memfd."""

@@ -129,7 +129,9 @@ class Starter:
         spec = box.spec
         if self._engines.command(spec) is not None:  # our own shim does it itself
             _put_away_exit(layout)
-        setup = self._cgroups.prepare(box.box_id, run_id, cpus=spec.cpus, memory_mib=spec.memory_mib, pids=spec.pids)
+        pids = self._engines.pids(spec)
+        setup = self._cgroups.prepare(box.box_id, run_id, cpus=spec.cpus, memory_mib=spec.memory_mib, pids=pids)
+        self._engines.demand_applied(setup.not_applied)
         request = SpawnRequest(
             pid_file=str(layout.pid_file),
             spec=self._engines.shim_spec(box, run_id, layout),

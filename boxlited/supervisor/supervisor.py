@@ -127,6 +127,12 @@ class Supervisor(Queries):
         self, *, database_lost: bool = False, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
         """Recover, report started, serve until cancelled. Shims live on."""
+        try:
+            await self._run(database_lost, task_status)
+        finally:
+            self._cgroups.release()
+
+    async def _run(self, database_lost: bool, task_status: trio.TaskStatus[None]) -> None:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             self._restarts = Restarts(self._ledger, nursery, self._restart_due)
