@@ -10,7 +10,7 @@ import gc
 import os
 import resource
 import signal
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
 
@@ -77,8 +77,10 @@ async def _serve(
     notifier: sdnotify.Notifier,
     on_ready: Callable[[list[str]], None] | None,
 ) -> None:
+    stop = trio.Event()
     with trio.open_signal_receiver(*SHUTDOWN_SIGNALS) as signals:
         async with trio.open_nursery() as store_nursery:
+            store_nursery.start_soon(_hear_signals, signals, stop)
             opening = await store_nursery.start(store.run)
             async with trio.open_nursery() as supervisor_nursery:
                 recover = partial(supervisor.run, database_lost=opening.rebuilt)
@@ -87,7 +89,7 @@ async def _serve(
                     await _finish_rebuild(store, opening)
                 await _note(store, EventKind.DAEMON_STARTED)
                 server = ApiServer(supervisor, _listeners(config, handed_over))
-                await _serve_api(config, supervisor, server, notifier, signals, on_ready)
+                await _serve_api(config, supervisor, server, notifier, stop, on_ready)
                 await _note(store, EventKind.DAEMON_STOPPED)
                 supervisor_nursery.cancel_scope.cancel()
             store_nursery.cancel_scope.cancel()
@@ -99,7 +101,7 @@ async def _serve_api(
     supervisor: Supervisor,
     server: ApiServer,
     notifier: sdnotify.Notifier,
-    signals: object,
+    stop: trio.Event,
     on_ready: Callable[[list[str]], None] | None,
 ) -> None:
     async with trio.open_nursery() as nursery:
@@ -111,8 +113,7 @@ async def _serve_api(
         log.info("ready", addresses=addresses, version=__version__, pid=os.getpid())
         if on_ready is not None:
             on_ready(addresses)
-        number = await signals.__anext__()  # type: ignore[attr-defined]
-        log.info("stopping", signal=signal.Signals(number).name)
+        await stop.wait()
         notifier.stopping()
         if config.shutdown.on_stop == "drain":
             await supervisor.stop_all(config.shutdown.grace_seconds)
@@ -131,6 +132,13 @@ def _listeners(config: Config, handed_over: list[Listener]) -> list[Listener]:
             raise StartupError("--listen needs --token-file: a TCP listener without a token is refused", 78)
         listeners.append(listen_tcp(config.api.listen, Path(config.api.token_file)))
     return listeners
+
+
+async def _hear_signals(signals: AsyncIterator[int], stop: trio.Event) -> None:
+    """To the very end: one that nobody took would end the process in the midst of its clean-up."""
+    async for number in signals:
+        log.info("stopping already" if stop.is_set() else "stopping", signal=signal.Signals(number).name)
+        stop.set()
 
 
 def _check_listeners(config: Config, handed_over: list[Listener]) -> None:

@@ -95,12 +95,15 @@ def listen_unix(path: Path, *, read_only: bool = False, group: str = GROUP) -> L
 def check_listeners(paths: Iterable[Path], listen: str | None, token_file: Path | None) -> None:
     """What would keep the daemon from listening and can be seen before it touches a box.
 
-    Creates nothing. Raises StartupError, as the functions that listen do.
+    Creates nothing but the directory of the sockets. Raises StartupError, as the functions that listen do.
     """
     for path in paths:
         _refuse_too_long(path)
         try:
+            path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
             _refuse_occupied(path)
+            if not os.access(path.parent, os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path.parent))
         except OSError as error:
             raise StartupError(f"cannot listen on {path}: {error.strerror}", _EX_CANTCREAT) from error
     if listen is not None and token_file is not None:
