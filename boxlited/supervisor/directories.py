@@ -8,21 +8,25 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
+import structlog
 
-from boxlited.errors import BoxlitedError, ResourceExhausted, StorageError
-from boxlited.model import BoxID, BoxSpec
+from boxlited.errors import BoxlitedError, InvalidArgument, ResourceExhausted, StorageError
+from boxlited.model import BoxID, BoxSpec, check_name
 from boxlited.supervisor.deletion import delete_tree
-from boxlited.supervisor.layout import BoxLayout, HomeLayout
+from boxlited.supervisor.layout import DOOMED, KEPT, BoxLayout, HomeLayout
 
-MAX_CONFIG_BYTES = 1 << 20
-DOOMED = "removed-"  # begins the names in quarantine/ that are deleted without a grace period
+log = structlog.get_logger()
+
+MAX_CONFIG_BYTES = 8 << 20  # a request's body is at most 1 MiB; with every default written out it is some more
+WATCHED_SECONDS = 3600.0
+NO_CONFIG = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO})  # ELOOP a link, ENXIO a socket
 
 
 class BoxFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,11 +42,15 @@ class BoxFile(msgspec.Struct, frozen=True, kw_only=True):
 class Directories:
     def __init__(self, home: HomeLayout) -> None:
         self._home = home
+        self._kept_since: dict[str, float] = {}  # CLOCK_BOOTTIME when we first saw a name in quarantine/
 
     def prepare_home(self) -> None:
-        """Create the home's directories, 0700."""
-        for directory in (self._home.home, self._home.boxes_dir, self._home.quarantine_dir):
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        """Create the home's directories, 0700; what holds boxes is made private again. Raises OSError."""
+        self._home.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for directory in (self._home.boxes_dir, self._home.quarantine_dir):
+            directory.mkdir(mode=0o700, exist_ok=True)
+            if directory.stat().st_mode & 0o077:
+                directory.chmod(0o700)
 
     def create_all(self, configs: Sequence[BoxFile]) -> list[BoxlitedError | None]:
         """Make directories durable: configs, directories and parent are synced before return.
@@ -70,58 +78,73 @@ class Directories:
             raise storage_error("prepare the directory of the box", layout.directory, error) from error
 
     def read_config(self, layout: BoxLayout) -> BoxFile | None:
-        """The box's config, or None when it is missing, unreadable, or of another box."""
+        """The box's config, or None when there is none: it is missing, garbage, or of another box.
+
+        Raises StorageError or ResourceExhausted when it could not be looked at: it may be there.
+        """
         try:
-            fd = os.open(layout.config, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError:
-            return None
-        with os.fdopen(fd, "rb") as file:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
+            data = _read_bounded(layout.config)
+        except OSError as error:
+            if error.errno in NO_CONFIG:
                 return None
-            data = file.read(MAX_CONFIG_BYTES + 1)
-        if len(data) > MAX_CONFIG_BYTES:
-            return None
-        try:
-            config = msgspec.json.decode(data, type=BoxFile)
-        except (msgspec.DecodeError, RecursionError):
-            return None
-        return config if config.box_id == layout.box_id else None
+            raise storage_error("read the config of a box", layout.config, error) from error
+        return _decode(data, layout.box_id)
 
     def remove(self, box_id: BoxID, stamp: str) -> None:
         """Delete a box's directory: renamed away at once, then deleted. Idempotent."""
         doomed = self._home.removed(box_id, stamp)
         try:
-            os.rename(self._home.box(box_id).directory, doomed)
+            self._rename(self._home.box(box_id).directory, doomed)
         except FileNotFoundError:
             return
         except OSError as error:
             raise storage_error("move away the directory of the box", doomed, error) from error
 
+    def _rename(self, directory: Path, target: Path) -> None:
+        """Into quarantine/, which somebody may have removed: then ENOENT does not mean the directory."""
+        try:
+            os.rename(directory, target)
+        except FileNotFoundError:
+            self._home.quarantine_dir.mkdir(mode=0o700, exist_ok=True)
+            os.rename(directory, target)
+
     def delete_removed(self) -> None:
-        """Delete what `remove` renamed away, also by an earlier daemon."""
+        """Delete what `remove` renamed away, also by an earlier daemon. What resists is tried again later."""
         for entry in _entries(self._home.quarantine_dir):
             if entry.name.startswith(DOOMED):
-                delete_tree(str(self._home.quarantine_dir), entry.name, DOOMED)
+                self._delete(entry)
+
+    def _delete(self, entry: os.DirEntry[str]) -> bool:
+        try:
+            if entry.is_dir(follow_symlinks=False):
+                return delete_tree(str(self._home.quarantine_dir), entry.name, DOOMED)
+            os.unlink(entry.path)
+        except FileNotFoundError:
+            return True
+        except OSError as error:
+            log.warning("not deleted from quarantine, it is tried again", name=entry.name, error=str(error))
+            return False
+        return True
 
     def quarantine(self, name: str) -> Path:
-        """Move an unknown entry of boxes/ to quarantine/, where it is kept for a grace period."""
+        """Move an unknown entry of boxes/ to quarantine/, where it is kept for a grace period. Raises OSError."""
         target = self._home.quarantined(name, f"{time.time_ns():x}")
-        os.rename(self._home.boxes_dir / name, target)
+        self._rename(self._home.boxes_dir / name, target)
         os.utime(target, follow_symlinks=False)  # the grace period begins now
         return target
 
     def purge_quarantine(self, grace_seconds: float) -> list[str]:
-        """Delete what was kept for longer than the grace period; says which."""
-        gone = []
-        for entry in _entries(self._home.quarantine_dir):
-            age = time.time() - entry.stat(follow_symlinks=False).st_mtime
-            if entry.name.startswith("kept-") and age > grace_seconds:
-                if entry.is_dir(follow_symlinks=False):
-                    delete_tree(str(self._home.quarantine_dir), entry.name, DOOMED)
-                else:
-                    os.unlink(entry.path)
-                gone.append(entry.name)
-        return gone
+        """Delete what was kept for longer than the grace period; says which.
+
+        Its age is a matter of the wall clock. One that leaps must not delete what came a moment
+        ago, so an hour of it must have passed before our own eyes, of a shorter period all.
+        """
+        now = time.clock_gettime(time.CLOCK_BOOTTIME)
+        kept = [entry for entry in _entries(self._home.quarantine_dir) if entry.name.startswith(KEPT)]
+        self._kept_since = {entry.name: self._kept_since.get(entry.name, now) for entry in kept}
+        watched = min(grace_seconds, WATCHED_SECONDS)
+        due = [entry for entry in kept if now - self._kept_since[entry.name] >= watched]
+        return [entry.name for entry in due if _age(entry) > grace_seconds and self._delete(entry)]
 
     def names(self) -> list[str]:
         """Every entry of boxes/, whatever it is."""
@@ -146,12 +169,42 @@ def _entries(directory: Path) -> Iterator[os.DirEntry[str]]:
         return
 
 
+def _age(entry: os.DirEntry[str]) -> float:
+    """Seconds; 0 for what is gone meanwhile."""
+    try:
+        return time.time() - entry.stat(follow_symlinks=False).st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+def _read_bounded(path: Path) -> bytes:
+    """A plain file's content; nothing of any other kind of file, or of one that is too big."""
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode) or os.fstat(fd).st_size > MAX_CONFIG_BYTES:
+            return b""
+        return os.read(fd, MAX_CONFIG_BYTES)
+    finally:
+        os.close(fd)
+
+
+def _decode(data: bytes, box_id: BoxID) -> BoxFile | None:
+    try:
+        config = msgspec.json.decode(data, type=BoxFile)
+        check_name(config.name)
+    except (ValueError, RecursionError, InvalidArgument):  # ValueError: not JSON, not UTF-8, not this shape
+        return None
+    return config if config.box_id == box_id else None
+
+
 def _make_missing(directories: Sequence[str]) -> None:
+    """A link is not taken for a directory: the shim would write to where it leads."""
     for directory in directories:
         try:
             os.mkdir(directory, 0o700)
         except FileExistsError:
-            pass
+            if not stat.S_ISDIR(os.lstat(directory).st_mode):
+                raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), directory) from None
 
 
 class _Made:
@@ -180,6 +233,8 @@ class _Made:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         self._fd = os.open(self._path, flags, 0o600)
         data = msgspec.json.encode(self._config)
+        if len(data) > MAX_CONFIG_BYTES:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
         if os.write(self._fd, data) != len(data):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -192,8 +247,16 @@ class _Made:
         if self.error is None:
             self._close()
             if self._is_ours:
-                shutil.rmtree(self._directory, ignore_errors=True)
+                self._undo()
             self.error = storage_error("create the directory of the box", self._directory, error)
+
+    def _undo(self) -> None:
+        """Takes no descriptor: there may be none. Nobody else has written here yet."""
+        with suppress(OSError):
+            os.unlink(self._path)
+        for directory in (*self._subdirectories, str(self._directory)):
+            with suppress(OSError):
+                os.rmdir(directory)
 
     def _close(self) -> None:
         fd, self._fd = self._fd, -1

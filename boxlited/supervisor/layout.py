@@ -5,9 +5,14 @@ Builds names only; does no I/O. A `BoxLayout` exists only for a parsed `BoxID`.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from boxlited.model import BoxID
+
+DOOMED = "removed-"  # begins the names in quarantine/ that are deleted without a grace period
+KEPT = "kept-"  # begins the names of what came from boxes/ without a row
+MAX_KEPT_NAME_BYTES = 200
 
 _SUBDIRECTORIES = ("logs", "sockets", "tmp", "upper", "work")
 
@@ -50,11 +55,12 @@ class HomeLayout:
 
     def removed(self, box_id: BoxID, run: str) -> Path:
         """Where a removed box's directory waits for its deletion."""
-        return self.quarantine_dir / f"removed-{box_id}-{run}"
+        return self.quarantine_dir / f"{DOOMED}{box_id}-{run}"
 
     def quarantined(self, name: str, stamp: str) -> Path:
         """Where a directory goes that recovery would neither touch nor delete at once."""
-        return self.quarantine_dir / f"kept-{stamp}-{name}"
+        cut = os.fsdecode(os.fsencode(name)[:MAX_KEPT_NAME_BYTES])  # a name of 255 bytes has no room for more
+        return self.quarantine_dir / f"{KEPT}{stamp}-{cut}"
 
 
 class BoxLayout:

@@ -11,7 +11,7 @@ import time
 import structlog
 import trio
 
-from boxlited.errors import AlreadyExists, InvalidArgument
+from boxlited.errors import AlreadyExists, BoxlitedError, InvalidArgument
 from boxlited.model import Box, BoxID, BoxSpec, EventDraft, EventKind, IdentityKind
 from boxlited.supervisor.decide import OrphanPlan, decide_orphan
 from boxlited.supervisor.directories import BoxFile, Directories
@@ -30,6 +30,7 @@ class Orphans:
         self._observer = observer
         self._directories = directories
         self.creating: set[BoxID] = set()
+        self._still_lost: set[BoxID] = set()  # their rows are lost, and they could not be looked at yet
 
     async def scan(self, *, database_lost: bool) -> list[BoxID]:
         """Treat every unknown directory; returns the boxes that got a row and need settling."""
@@ -49,19 +50,30 @@ class Orphans:
         except InvalidArgument:
             self._quarantine(name, None)
             return None
-        config = self._directories.read_config(self._home.box(box_id))
-        plan = decide_orphan(
-            self._identity(box_id), valid_id=True, valid_config=config is not None, database_lost=database_lost
-        )
+        try:
+            config = self._directories.read_config(self._home.box(box_id))
+        except BoxlitedError as error:  # not being able to look proves nothing
+            log.error("directory without a row is left alone", box_id=box_id, error=error.message)
+            self._leave(box_id, database_lost)
+            return None
+        lost = database_lost or box_id in self._still_lost
+        plan = decide_orphan(self._identity(box_id), valid_id=True, valid_config=config is not None, database_lost=lost)
         log.warning("directory without a row", box_id=box_id, action=plan.value)
         match plan:
             case OrphanPlan.ADOPT | OrphanPlan.REBUILD:
                 await self._insert(box_id, config, plan)
                 return box_id
             case OrphanPlan.QUARANTINE:
-                self._quarantine(name, box_id)
-                await self._note(box_id, EventKind.QUARANTINED)
+                if self._quarantine(name, box_id):
+                    await self._note(box_id, EventKind.QUARANTINED)
+            case OrphanPlan.LEAVE:
+                self._leave(box_id, database_lost)
         return None
+
+    def _leave(self, box_id: BoxID, database_lost: bool) -> None:
+        """For a later scan, which must know as much about its row as this one."""
+        if database_lost:
+            self._still_lost.add(box_id)
 
     def _identity(self, box_id: BoxID) -> IdentityKind:
         identity, handle = self._observer.identify(self._home.box(box_id), Evidence(None, None))
@@ -82,13 +94,14 @@ class Orphans:
             renamed = Box(box_id=box_id, name=f"adopted-{box_id}", spec=spec, created_at=created, updated_at=now)
             await self._ledger.store.insert(renamed, event)
 
-    def _quarantine(self, name: str, box_id: BoxID | None) -> None:
+    def _quarantine(self, name: str, box_id: BoxID | None) -> bool:
         try:
             target = self._directories.quarantine(name)
         except OSError as error:
             log.error("cannot quarantine a directory", name=name, error=str(error))
-            return
+            return False
         log.warning("moved to quarantine", name=name, box_id=box_id, target=str(target))
+        return True
 
     async def _note(self, box_id: BoxID, kind: EventKind) -> None:
         await self._ledger.store.append_event(EventDraft(kind=kind, box_id=box_id))
