@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 from boxlited.client.client import Client
 from boxlited.errors import BoxlitedError
+from tests.integration import cgroups
 
 READY_SECONDS = 30.0
 DEADLINE_SECONDS = 30.0
@@ -76,6 +77,7 @@ class Daemon:
         if config is not None:
             self.config = self.root / "boxlited.toml"
             self.config.write_text(config)
+        self.prefix: list[str] = []  # words before the command; they must execute it in their place
         self.process: subprocess.Popen[bytes] | None = None
         self.sentinels = [subprocess.Popen(["sleep", "300"]) for _ in range(2)]
         self._client: Client | None = None
@@ -85,7 +87,7 @@ class Daemon:
 
     def launch(self, env: Mapping[str, str] | None = None, arguments: list[str] | None = None) -> None:
         """Start the daemon without waiting for it."""
-        argv = [sys.executable, "-m", "boxlited.cli.boxlited", "serve", "--home", str(self.home)]
+        argv = [*self.prefix, sys.executable, "-m", "boxlited.cli.boxlited", "serve", "--home", str(self.home)]
         argv += ["--socket", str(self.socket), "--log-format", "json", *(arguments or [])]
         if self.config is not None:
             argv += ["--config", str(self.config)]
@@ -146,6 +148,7 @@ class Daemon:
             sentinel.kill()
             sentinel.wait()
         until(self._is_quiet, "shims and all other processes of this home end")
+        cgroups.remove(self.home)
         CLOSED_LOGS[:] = [self.log_text()[-8000:]]
         OPEN.remove(self)
         shutil.rmtree(self.root, ignore_errors=True)
