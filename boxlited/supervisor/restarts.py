@@ -14,8 +14,10 @@ import trio
 
 from boxlited.model import Box, BoxID
 from boxlited.supervisor.ledger import Ledger
+from boxlited.supervisor.runtime import BoxRuntime
 
 JITTER = 0.1
+MAX_EXPONENT = 1000  # beyond any maximum, and still a float
 
 log = structlog.get_logger()
 
@@ -26,7 +28,7 @@ def backoff_seconds(box: Box, randomness: float) -> float:
     `randomness` is in [0, 1).
     """
     backoff = box.spec.restart.backoff
-    exponent = min(box.restart_count, 30)
+    exponent = min(box.restart_count, MAX_EXPONENT)
     delay = min(backoff.max_seconds, backoff.initial_seconds * 2.0**exponent)
     return float(delay * (1 - JITTER + 2 * JITTER * randomness))
 
@@ -49,20 +51,22 @@ class Restarts:
         if runtime.restart_scope is not None:
             return None
         delay = backoff_seconds(box, self._random.random())
-        runtime.restart_scope = trio.CancelScope()
-        self._nursery.start_soon(self._wait, box.box_id, delay, runtime.restart_scope)
+        scope = runtime.restart_scope = trio.CancelScope()
+        self._nursery.start_soon(self._wait, runtime, delay, scope)
         return delay
 
     def cancel(self, box_id: BoxID) -> None:
-        scope = self._ledger.runtime(box_id).restart_scope
-        if scope is not None:
-            scope.cancel()
+        """At once: a timer that is started next is another one."""
+        runtime = self._ledger.runtime(box_id)
+        if runtime.restart_scope is not None:
+            runtime.restart_scope.cancel()
+            runtime.restart_scope = None
 
-    async def _wait(self, box_id: BoxID, delay: float, scope: trio.CancelScope) -> None:
-        try:
-            with scope:
-                await trio.sleep(delay)
-        finally:
-            self._ledger.runtime(box_id).restart_scope = None
-        if not scope.cancelled_caught:
-            await self._fire(box_id)
+    async def _wait(self, runtime: BoxRuntime, delay: float, scope: trio.CancelScope) -> None:
+        """Keeps to the runtime that it began with: the box may be removed meanwhile."""
+        with scope:
+            await trio.sleep(delay)
+        if scope.cancel_called:
+            return
+        runtime.restart_scope = None
+        await self._fire(runtime.box_id)

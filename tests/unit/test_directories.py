@@ -174,7 +174,7 @@ GOOD = msgspec.json.encode(config())
         b"", b"\0" * 4096, b"\xff", GOOD[:-2], b"[]", b"{}", b"[" * 100_000, GOOD.replace(b'"web"', b'"\xff\xfe"'),
         GOOD.replace(b"aaaa", b"bbbb"), GOOD.replace(b'"web"', b'"../x"'), GOOD.replace(b'"web"', b'"a\\u001b[31m"'),
         GOOD.replace(b'"web"', b'"%s"' % (b"x" * 64)), GOOD.replace(b'"web"', b"7"), GOOD.replace(b'"sandbox"', b"[]"),
-        GOOD + b" " * MAX_CONFIG_BYTES,
+        GOOD.replace(b'"version":1', b'"later":' + b"[" * 100_000), GOOD + b" " * MAX_CONFIG_BYTES,
     ],
 )  # fmt: skip
 def test_garbage_and_configs_of_others_are_no_config(
