@@ -72,7 +72,7 @@ def listen_unix(path: Path, *, read_only: bool = False, group: str = GROUP) -> L
     temporary = path.with_name(f".{os.getpid()}{'r' if read_only else 'w'}")
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        _make_directory(path.parent)
         _refuse_occupied(path)
         temporary.unlink(missing_ok=True)
         sock.bind(os.fspath(temporary))
@@ -100,7 +100,7 @@ def check_listeners(paths: Iterable[Path], listen: str | None, token_file: Path 
     for path in paths:
         _refuse_too_long(path)
         try:
-            path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            _make_directory(path.parent)
             _refuse_occupied(path)
             if not os.access(path.parent, os.W_OK | os.X_OK):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path.parent))
@@ -109,6 +109,22 @@ def check_listeners(paths: Iterable[Path], listen: str | None, token_file: Path 
     if listen is not None and token_file is not None:
         _host_and_port(listen)
         read_token(token_file)
+
+
+def _make_directory(path: Path) -> None:
+    """Whoever is in the group must get through to the socket, whatever the umask says."""
+    try:
+        path.mkdir(mode=0o755)
+    except FileExistsError:
+        if path.is_dir():
+            return
+        raise
+    except FileNotFoundError:
+        if path.parent == path:
+            raise
+        _make_directory(path.parent)
+        path.mkdir(mode=0o755)
+    path.chmod(0o755)
 
 
 def _refuse_too_long(path: Path) -> None:
