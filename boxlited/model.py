@@ -40,7 +40,9 @@ class BoxID(str):
         Raises InvalidArgument when the text is not exactly an id.
         """
         if not isinstance(text, str) or _ID_PATTERN.fullmatch(text) is None or not text.isascii():
-            raise InvalidArgument(f"{text[:64]!r} is not a box id: expected {_ID_LENGTH} characters of a-z and 2-7")
+            raise InvalidArgument(
+                f"{str(text)[:64]!r} is not a box id: expected {_ID_LENGTH} characters of a-z and 2-7"
+            )
         return cls(text)
 
     @classmethod
