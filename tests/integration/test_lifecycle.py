@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import resource
 import signal
+import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from boxlited.client import Client
 from boxlited.errors import InvalidArgument, InvalidState, NotFound, Unsupported
 from tests.integration.daemon_harness import Daemon, is_alive, kill_pid, until
 
@@ -217,6 +220,27 @@ def test_idempotency_key_gives_the_same_box(shared: Daemon) -> None:
     first = shared.client.create(spec, idempotency_key="k1")
     assert shared.client.create(spec, idempotency_key="k1")["box_id"] == first["box_id"]
     shared.client.remove(first["box_id"])
+
+
+def test_idempotency_key_holds_at_once_and_when_the_first_caller_has_gone(shared: Daemon) -> None:
+    """A client that times out and tries again must not get a second box."""
+    body = b'{"image": "host", "cmd": ["/bin/true"]}'
+    head = b"POST /v1/boxes HTTP/1.1\r\nHost: b\r\nIdempotency-Key: gone\r\nContent-Length: %d\r\n\r\n" % len(body)
+    known = {box["box_id"] for box in shared.client.list()}
+    for _ in range(10):
+        with socket.socket(socket.AF_UNIX) as caller:
+            caller.connect(str(shared.socket))
+            caller.sendall(head + body)
+
+    def create(_: int) -> str:
+        with Client(shared.socket) as client:
+            return client.create({"image": "host", "cmd": ["/bin/true"]}, idempotency_key="gone")["box_id"]
+
+    with ThreadPoolExecutor(8) as crowd:
+        ids = set(crowd.map(create, range(16)))
+    assert len(ids) == 1
+    assert {box["box_id"] for box in shared.client.list()} - known == ids
+    shared.client.remove(ids.pop())
 
 
 def test_log_is_rotated_and_bounded() -> None:
