@@ -80,6 +80,7 @@ def test_a_pause_ends_when_its_fifo_was_opened_and_closed(tmp_path: Path) -> Non
     paused = threading.Thread(target=hit, args=("a",), daemon=True)
     paused.start()
     with open(fifo, "wb"):  # returns when the other end is there
+        paused.join(timeout=0.05)  # a pause that did not hold would end at once
         assert paused.is_alive()
     paused.join(timeout=10)
     assert not paused.is_alive()

@@ -94,6 +94,12 @@ def test_what_is_no_text_is_refused_as_no_id(text: object) -> None:
         BoxID.parse(text)  # type: ignore[arg-type]
 
 
+def test_a_refusal_stays_short_however_long_the_text() -> None:
+    with pytest.raises(InvalidArgument) as refusal:
+        BoxID.parse("\U0001f980" * 10**6)
+    assert len(refusal.value.message) < 1000
+
+
 def test_an_id_draws_on_all_of_its_80_bits() -> None:
     minted = [BoxID.mint() for _ in range(2000)]
     for position in range(16):
