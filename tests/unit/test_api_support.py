@@ -217,7 +217,8 @@ class MemorySupervisor:
         number = len(self.commands) + 1
         self.commands[f"exec-{number}"] = {
             "execution_id": f"exec-{number}", "command": spec.command, "status": "running", "attached": False,
-            "tty": spec.tty, "exit_code": None, "started_at": 1_700_000_000.5, "duration_ms": None, "error_message": None,
+            "tty": spec.tty, "exit_code": None, "started_at": 1_700_000_000.5, "duration_ms": None,
+            "error_message": None,
         }  # fmt: skip
         return self.commands[f"exec-{number}"]
 
