@@ -43,16 +43,18 @@ class Merge:
                 there = kind_at(name, target)
                 if there is None:
                     continue
-                names = (*trail, name)
-                if not entry.is_dir(follow_symlinks=False):
-                    self._check_leaf(names, there)
-                    continue
-                if not stat.S_ISDIR(there.st_mode):
-                    raise _taken(names, f"is a {_word(there)} in the box, and a directory in the archive")
-                if there.st_dev != self._device:
-                    raise ArchiveRefused("invalid_argument", f"{shown(b'/'.join(names))} {OTHER_DEVICE}")
-                with _both(name, source, target) as (below, into):
-                    self._check(below, into, names)
+                if entry.is_dir(follow_symlinks=False):
+                    self._check_directory((*trail, name), there)
+                    with _both(name, source, target) as (below, into):
+                        self._check(below, into, (*trail, name))
+                else:
+                    self._check_leaf((*trail, name), there)
+
+    def _check_directory(self, names: Names, there: os.stat_result) -> None:
+        if not stat.S_ISDIR(there.st_mode):
+            raise _taken(names, f"is a {_word(there)} in the box, and a directory in the archive")
+        if there.st_dev != self._device:
+            raise ArchiveRefused("invalid_argument", f"{shown(b'/'.join(names))} {OTHER_DEVICE}")
 
     def _check_leaf(self, names: Names, there: os.stat_result) -> None:
         if stat.S_ISDIR(there.st_mode):
@@ -76,20 +78,21 @@ class Merge:
                 self._put(name, source, target, (*trail, name))
 
     def _put(self, name: bytes, source: int, target: int, names: Names) -> None:
-        there = kind_at(name, target)
-        if there is not None and stat.S_ISDIR(there.st_mode):
+        info, there = os.stat(name, dir_fd=source, follow_symlinks=False), kind_at(name, target)
+        is_directory = stat.S_ISDIR(info.st_mode)
+        if there is None:
+            self._staging.moves.add(names, CREATED, inode=info.st_ino)
+            self._create(name, source, target, is_directory)
+        elif is_directory:
+            self._check_directory(names, there)
             with _both(name, source, target) as (below, into):
                 self._move(below, into, names)
             os.rmdir(name, dir_fd=source)
-        elif there is not None:
-            self._check_leaf(names, there)
-            self._replace(name, source, target, names)
         else:
-            info = os.stat(name, dir_fd=source, follow_symlinks=False)
-            self._staging.moves.add(names, CREATED, inode=info.st_ino)
-            self._create(name, source, target, stat.S_ISDIR(info.st_mode))
+            self._check_leaf(names, there)
+            self._replace(name, source, target, names, info.st_ino)
 
-    def _replace(self, name: bytes, source: int, target: int, names: Names) -> None:
+    def _replace(self, name: bytes, source: int, target: int, names: Names, inode: int) -> None:
         """In one step: at every moment the old file is there, or the new one."""
         self._replaced += 1
         kept = b"%d" % self._replaced
@@ -98,7 +101,6 @@ class Merge:
             os.link(name, kept, src_dir_fd=target, dst_dir_fd=self._staging.old, follow_symlinks=False)
         except OSError:  # not every file system has hard links, and not every file may be linked
             number = LOST
-        inode = os.stat(name, dir_fd=source, follow_symlinks=False).st_ino
         self._staging.moves.add(names, number, inode=inode)
         os.rename(name, name, src_dir_fd=source, dst_dir_fd=target)
 
