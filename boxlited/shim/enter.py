@@ -54,8 +54,9 @@ def fork_guest(
     """Start `body` inside the box of the workload `pid`; returns (entrant's pid, our end of its channel).
 
     `body` gets the channel, with the descriptors `keep` open beside it and nothing else but 0, 1
-    and 2; it must exec or exit. `prepare` is called before the box is entered.
-    The channel says `pid N`, then `error KIND TEXT` where something failed, and ends when the guest closes it or executes another program. Raises OSError when nothing can be forked.
+    and 2; it must exec or exit. `prepare` is called before the box is entered. The channel says `pid N`,
+    then `error KIND TEXT` where something failed, and ends when the guest closes it or executes another
+    program. Raises OSError when nothing can be forked.
     """
     _be_subreaper()
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
