@@ -57,11 +57,12 @@ class Loop:
 
     def run(self) -> None:
         while not self._stopped:
-            for fd, events in self._poll.poll(self._milliseconds()):
+            for fd, events in self._poll.poll(self._milliseconds() if self._timers else None):
                 handler = self._handlers.get(fd)
                 if handler is not None:
                     handler(events)
-            self._ring()
+            if self._timers:
+                self._ring()
 
     def _milliseconds(self) -> float | None:
         while self._timers and self._timers[0].call is None:
