@@ -104,25 +104,45 @@ class Spawner:
             raise ValueError("not a spawn request")
         seq = request["seq"]
         hook = Hook(request, fds)  # everything that may allocate or fail happens before the fork
-        report_read, report_write = os.pipe2(os.O_CLOEXEC)
+        stage: str = "pipe"
+        pipe: tuple[int, ...] = ()
         try:
+            pipe = os.pipe2(os.O_CLOEXEC)
+            stage = "fork"
             hit("spawner.before_fork")
             pid, joined = fork_into(hook.birth_cgroup)
         except OSError as error:
-            os.close(report_read)
-            os.close(report_write)
-            self._send({"op": "failed", "seq": seq, "stage": "fork", "errno": error.errno})
+            for fd in pipe:
+                os.close(fd)
+            self._refuse(seq, stage, error)
             return
         finally:
             hook.close()
+        report_read, report_write = pipe
         if pid == 0:
             hook.run(report_write, born_inside=joined)
         os.close(report_write)
         hit("spawner.after_fork")
-        os.set_blocking(report_read, False)
+        self._watch(seq, pid, report_read)
+
+    def _watch(self, seq: int, pid: int, report: int) -> None:
         self._children[pid] = seq
-        self._jobs[report_read] = Job(seq, pid, os.pidfd_open(pid))
-        self._poll.register(report_read, select.POLLIN)
+        try:
+            pidfd = os.pidfd_open(pid)
+        except (
+            OSError
+        ) as error:  # the daemon could not hold it, so it must not live; not reaped yet, the pid is its own
+            os.kill(pid, _signal.SIGKILL)
+            os.close(report)
+            self._failed.add(pid)
+            self._refuse(seq, "pidfd", error)
+            return
+        os.set_blocking(report, False)
+        self._jobs[report] = Job(seq, pid, pidfd)
+        self._poll.register(report, select.POLLIN)
+
+    def _refuse(self, seq: int, stage: str, error: OSError) -> None:
+        self._send({"op": "failed", "seq": seq, "stage": stage, "errno": error.errno})
 
     # -- reports
 
