@@ -16,6 +16,7 @@ import aiosqlite
 import trio
 
 from boxlited.errors import DatabaseError
+from boxlited.failpoints import hit
 from boxlited.store.aio import aio_as_trio, current_loop
 from boxlited.store.opening import prepare, primary_code, unusable
 
@@ -83,7 +84,9 @@ def commit(statements: Sequence[Statement]) -> Callable[[sqlite3.Connection], No
         try:
             for sql, values in statements:
                 connection.execute(sql, values)
+            hit("store.before_commit")
             connection.execute("COMMIT")
+            hit("store.after_commit")
         except BaseException:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")

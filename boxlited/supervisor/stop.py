@@ -52,6 +52,7 @@ class Drainer:
         """Kill the workload through its shim, then the shim itself. Raises Timeout."""
         if self._speaks_our_signals(box):
             _send(handle, DELIVER_BASE + signal.SIGKILL)
+            hit("stop.after_insist")
             if await _ended(dead, INSIST_SECONDS):
                 return
             log.warning("shim is deaf, killing it", box_id=box.box_id, pid=handle.pid)
