@@ -83,6 +83,7 @@ class Applier:
         if Step.STASH_EXIT in steps:
             layout = self._home.box(box.box_id)
             stash(layout.exit_file, layout.exit_previous)
+            hit("apply.after_stash")
         if Step.RESTORE_PID_FILE in steps:
             self._restore_pid_file(box)
         if Step.AWAIT_EVIDENCE in steps:
@@ -95,6 +96,7 @@ class Applier:
         if Step.REMOVE_PID_FILE in steps:
             with suppress(FileNotFoundError):
                 os.unlink(self._home.box(box.box_id).pid_file)
+            hit("apply.after_pid_file")
         await self._schedule(box, plan)
         if plan.refuse is not None:
             dead = request is Request.ATTACH and sight.observation.identity is IdentityKind.ABSENT
@@ -173,6 +175,8 @@ class Applier:
         hit("apply.before_write")
         row = await self._ledger.write(box, changes, kind, data, durable=False)
         hit("apply.after_write")
+        if Step.CLOSE_RUN in plan.steps:  # the start may have come as far as the cgroup
+            self._cgroups.remove(box.box_id)
         if Step.SETTLE in plan.steps:
             runtime = self._ledger.runtime(box.box_id)
             runtime.ended = row

@@ -116,6 +116,7 @@ class Supervisor(Queries, Executing):
             self._orphans,
             Housekeeper(config, home, self._ledger, self._orphans),
             self._watcher,
+            cgroups,
             self._in_background,
             self._stop_when_idle,
         )
