@@ -87,6 +87,7 @@ class Creator:
             row = await self._store.insert(box, event, idempotency=idempotency)
         except BoxlitedError:  # not when cancelled: the row is written all the same
             self._directories.remove(box.box_id, f"{time.time_ns():x}")
+            await trio.to_thread.run_sync(self._directories.delete_removed)  # the disk may be full of such
             raise
         hit("create.after_row")
         self._ledger.counters["created"] += 1

@@ -114,7 +114,7 @@ class Supervisor(Queries, Executing):
             self._ledger,
             self._settler,
             self._orphans,
-            Housekeeper(config, home, self._ledger, self._orphans),
+            Housekeeper(config, home, self._ledger, self._orphans, self._directories),
             self._watcher,
             cgroups,
             self._in_background,
@@ -274,6 +274,7 @@ class Supervisor(Queries, Executing):
         if not dry_run:
             for box_id in await self._orphans.scan(database_lost=False):
                 log.info("directory gained a row", box_id=box_id)
+            await trio.to_thread.run_sync(self._directories.delete_removed)  # what an earlier try left
         return await self._reconciler.full_pass(dry_run=dry_run)
 
     # -- inside -------------------------------------------------------------------------
