@@ -30,8 +30,8 @@ from boxlited.errors import (
 )
 
 SAFE_METHODS = frozenset({"GET", "HEAD"})
-OPEN_PATHS = frozenset({"/v1/config", "/healthz", "/readyz"})  # no token asked
-ALWAYS_PATHS = frozenset({"/healthz"})  # answered before recovery has ended
+OPEN_PATHS = frozenset({"/v1/config", "/healthz", "/readyz", "/ui"})  # no token asked
+ALWAYS_PATHS = frozenset({"/healthz", "/ui"})  # answered before recovery has ended
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
