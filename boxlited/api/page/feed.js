@@ -1,6 +1,10 @@
 // Keeps `boxes` true: one stream of events for the page, the list after every (re)connect, single
 // boxes as events name them. Every cut is followed by another try, from the last event seen.
 
+// A browser has six connections for one daemon, whatever the number of tabs: who is not seen asks now and
+// then, and holds none.
+
+const HIDDEN_MS = 15000;
 const SILENCE_MS = 40000; // the daemon sends a heartbeat every 15 s
 const PAGE_SIZE = 500;
 const MANY = 20; // so many changed boxes are fetched as a list
@@ -8,26 +12,37 @@ const CALM_MS = 400; // between two lists in a storm
 
 const boxes = new Map();
 let lastSeq = null;
+let askedSeq = null; // how far the event log was when a hidden tab asked last
+let stream = null; // AbortController of the events that are being read
+let wakeUp = null;
+let isLeaving = false;
 let scopes = [];
 let listWanted = false;
 let settling = false;
 const touched = new Set();
 
 async function feed() {
-  for (let wait = 200; ; wait = Math.min(wait * 2, 3000)) {
+  let wait = 200;
+  while (!isLeaving) {
     try {
-      await connect();
-      const path = "/v1/events";
-      const reply = await call("GET", path, { headers: { "Last-Event-ID": String(lastSeq) } });
+      const last = await connect();
+      if (document.hidden) {
+        await ask(last);
+        wait = 200;
+        continue;
+      }
+      stream = new AbortController();
+      const reply = await call("GET", "/v1/events", { headers: { "Last-Event-ID": String(lastSeq) }, signal: stream.signal });
       listWanted = true;
       settle();
       wait = 200;
       for await (const text of messagesOf(reply, SILENCE_MS)) take(JSON.parse(text));
     } catch (error) {
-      if (!(error instanceof Refused || error instanceof TypeError || error instanceof SyntaxError || error.name === "AbortError")) console.error(error);
+      if (error.name === "AbortError") continue;
     }
     showConnection("reconnecting");
     await pause(wait * (0.75 + Math.random() / 2));
+    wait = Math.min(wait * 2, 3000);
   }
 }
 
@@ -36,6 +51,39 @@ async function connect() {
   scopes = (await json("/v1/me")).scopes;
   const last = (await json("/v1/metrics")).events_last_seq;
   if (lastSeq === null || last < lastSeq) lastSeq = last;
+  return last;
+}
+
+async function ask(last) {
+  if (last !== askedSeq) {
+    askedSeq = last;
+    listWanted = true;
+    settle();
+  }
+  await new Promise((resolve) => {
+    wakeUp = resolve;
+    setTimeout(resolve, HIDDEN_MS);
+  });
+}
+
+// A page that the browser keeps for "Back" would keep its connections, too.
+function watchVisibility() {
+  document.addEventListener("visibilitychange", () => {
+    if (document.hidden) {
+      stream?.abort();
+      stopLogs();
+    } else {
+      wakeUp?.();
+      if (opened?.tab === "logs") startLogs(boxes.get(opened.id));
+    }
+  });
+  addEventListener("pagehide", () => {
+    isLeaving = true;
+    stream?.abort();
+    stopLogs();
+    stopTimeline();
+  });
+  addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); });
 }
 
 function take(event) {
@@ -118,7 +166,7 @@ const news = [];
 function announce(text) {
   if (news.push(text) > 1) return;
   setTimeout(() => {
-    $("live").textContent = news.length > 3 ? `${news.length} changes of boxes` : news.join(", ");
+    $("live").textContent = news.length > 3 ? `${news.length} changes of boxes` : news.join("; ");
     news.length = 0;
   }, 1500);
 }

@@ -7,6 +7,7 @@ let log = null; // { run, abort, rest, lines, skipped, planned, part, following 
 
 // Goes on when it is followed already. A box that was started again is followed anew.
 function startLogs(box) {
+  if (document.hidden || isLeaving) return;
   const run = box.started_at;
   if (log && (!log.ended || log.run === run)) return;
   stopLogs();
@@ -95,10 +96,5 @@ function buildLogs() {
   $("log-newest").addEventListener("click", () => {
     view.scrollTop = view.scrollHeight;
     view.focus();
-  });
-  // A tab that nobody sees gives its connection back: a browser has six for one daemon.
-  document.addEventListener("visibilitychange", () => {
-    if (document.hidden) stopLogs();
-    else if (opened?.tab === "logs") startLogs(boxes.get(opened.id));
   });
 }

@@ -55,7 +55,7 @@ function showConnection(state) {
   if (state === "live") showApp();
   if (shown.dataset.state === state) return;
   if (state === "reconnecting" || (state === "live" && shown.dataset.state === "reconnecting")) {
-    announce(state === "live" ? "Connected again" : "The daemon does not answer. Reconnecting.");
+    announce(state === "live" ? "Connected again" : "The daemon does not answer: reconnecting");
   }
   shown.dataset.state = state;
   const stale = state === "reconnecting" && boxes.size ? ` · as of ${clock(now())}` : "";
@@ -116,6 +116,7 @@ function run() {
   $("skip").addEventListener("click", (event) => { event.preventDefault(); if (current) moveTo(current, true); else $("filter").focus(); });
   document.addEventListener("keydown", onKey);
   addEventListener("popstate", followAddress);
+  watchVisibility();
   setInterval(tick, 1000);
   feed();
 }

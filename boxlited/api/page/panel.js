@@ -16,7 +16,7 @@ const FACTS = [
 let opened = null; // { id, tab, seen }: seen is what the crash reports were fetched for
 
 function moment(iso) {
-  return iso && `${new Date(iso).toLocaleString([], { dateStyle: "medium", timeStyle: "medium", hourCycle: "h23" })} (${duration(sinceThen(iso))} ago)`;
+  return iso && new Date(iso).toLocaleString([], { dateStyle: "medium", timeStyle: "medium", hourCycle: "h23" });
 }
 
 function buildPanel() {
@@ -118,9 +118,10 @@ function panelPut(box) {
   write($("panel-name"), box.name);
   write($("panel-status"), box.status);
   $("panel-status").dataset.status = box.status;
-  write($("panel-why"), why(box));
+  const reason = shortWhy(box);
+  write($("panel-why"), reason && reason[0].toUpperCase() + reason.slice(1));
   $("panel-why").dataset.status = box.status;
-  $("panel-why").hidden = !why(box);
+  $("panel-why").hidden = !reason;
   showActions(box);
   showFacts(box);
   if (opened.tab === "crash") fetchCrash(box);

@@ -192,7 +192,8 @@ function clearFilter() {
   tableChanged();
 }
 
-// Once a second: only what reads differently is written.
+// Once a second: only what reads differently is written, and nothing while it may be untrue.
 function tick() {
+  if ($("connection").dataset.state !== "live") return;
   for (const [id, row] of rows) if (row.element.isConnected) write(row.uptime, uptime(boxes.get(id)));
 }

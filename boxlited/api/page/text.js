@@ -65,10 +65,13 @@ function why(box) {
   return harmless(CAUSES[said] ?? said ?? "");
 }
 
-// The same for a table: without the name that stands beside it, the first sentence.
+// The same in one sentence, without the name that stands beside it.
 function shortWhy(box) {
-  return why(box).replace(/^box \S+ /, "").split(/\. (?=[A-Z])/)[0];
+  if (box.status === "stopped" && box.stop_cause === "exited" && !box.failure_reason) return box.exit_code ? `ended with exit code ${box.exit_code}` : "";
+  return withoutName(why(box)).split(/\. (?=[A-Z])/)[0].replace(/\.$/, "");
 }
+
+function withoutName(reason) { return reason.replace(/^box \S+ /, ""); }
 
 function exit(box) {
   return box.exit_signal ? harmless(box.exit_signal) : box.exit_code ?? "";

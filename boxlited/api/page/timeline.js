@@ -88,12 +88,14 @@ function timelineShow(event) {
 }
 
 function describe(data) {
-  const { failure_reason: reason, ...rest } = data;
-  const parts = reason ? [reason] : [];
+  const { failure_reason: reason, in_seconds: delay, run_id: _, ...rest } = data;
+  const parts = [];
+  if (reason) parts.push(withoutName(String(reason)).replace(/ Look at .*$/, ""));
+  if (delay !== undefined) parts.push(`in ${Number(delay).toFixed(1)} s`);
   for (const [key, value] of Object.entries(rest)) {
     if (value === null || value === "" || (reason && (key === "stop_cause" || key === "exit_code"))) continue;
-    const text = typeof value === "object" ? JSON.stringify(value) : (key === "stop_cause" && CAUSES[value]) || String(value);
-    if (key === "stop_cause") parts.push(text);
+    const text = typeof value === "object" ? JSON.stringify(value) : String(value);
+    if (key === "stop_cause") parts.push(CAUSES[text] || text);
     else parts.push(`${key.replaceAll("_", " ")} ${text}`);
   }
   return harmless(parts.join(", ")).slice(0, 1000);
