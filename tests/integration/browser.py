@@ -24,13 +24,12 @@ from selenium.webdriver.remote.webelement import WebElement
 from tests.integration.daemon_harness import until
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-DRIVER = shutil.which("chromedriver") or shutil.which(
-    "chromedriver", path="/usr/lib/chromium:/usr/lib/chromium-browser"
-)
+DRIVER = shutil.which("chromedriver") or shutil.which("chromedriver", path="/usr/lib/chromium")
 MISSING = "needs Chromium and its driver: apt install chromium chromium-driver"
 FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--window-size=1440,900",
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+    "--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage",
+    "--window-size=1440,900",
 )  # fmt: skip
 
 _TABLE = """
@@ -135,7 +134,8 @@ class Page:
 
     def open(self, name: str, tab: str) -> None:
         self.wait_row(name)
-        script = "[...document.querySelectorAll('#rows tr')].find((row) => row.querySelector('.c-name').textContent === arguments[0]).click()"
+        script = """[...document.querySelectorAll('#rows tr')]
+          .find((row) => row.querySelector('.c-name').textContent === arguments[0]).click()"""
         self.js(script, name)
         self.wait_text("#panel-name", name)
         self.click(f"#tab-{tab}")
