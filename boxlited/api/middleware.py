@@ -17,6 +17,7 @@ import structlog
 
 from boxlited.api.bodies import linger, read_body
 from boxlited.api.call import Call
+from boxlited.api.origins import check_origin
 from boxlited.api.problems import BodyRefused, error_reply
 from boxlited.api.replies import ASGIApp, Message, Receive, Scope, Send, send_reply
 from boxlited.api.services import Services
@@ -156,6 +157,7 @@ def check_access(call: Call) -> None:
     if refusal is not None:
         raise PermissionDenied(refusal)
     token: bytes | None = state.get("token")
+    check_origin(call, has_token=token is not None)
     if token is not None and call.path not in OPEN_PATHS:
         _check_token(call, token)
     if call.principal is None:

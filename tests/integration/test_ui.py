@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
 import re
 import signal
 import socket
+import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -89,9 +91,14 @@ def page(daemon: Served, driver: webdriver.Chrome) -> Iterator[Page]:
 
 
 def test_the_page_is_open_and_bounded_and_its_data_is_not(daemon: Served) -> None:
-    replies = [httpx.get(daemon.url), httpx.Client(transport=httpx.HTTPTransport(uds=str(daemon.socket)))]
-    with replies.pop() as client:
-        replies.append(client.get("http://localhost/ui"))
+    with (
+        httpx.Client(trust_env=False) as tcp,
+        httpx.Client(transport=httpx.HTTPTransport(uds=str(daemon.socket))) as unix,
+    ):
+        replies = [tcp.get(daemon.url), unix.get("http://localhost/ui")]
+        refused = [tcp.get(f"http://{daemon.address}/v1/{path}") for path in ("me", "boxes", "events", "metrics")]
+        refused.append(tcp.get(f"{daemon.url}/x"))
+    assert [reply.status_code for reply in refused] == [401] * 5
     for reply in replies:
         assert reply.status_code == 200
         assert reply.headers["content-type"] == "text/html; charset=utf-8"
@@ -104,9 +111,6 @@ def test_the_page_is_open_and_bounded_and_its_data_is_not(daemon: Served) -> Non
             digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
             assert policy[f"{kind}-src"] == f"'sha256-{digest}'"
         assert not re.search(r"(?:src|href)=[\"']?(?:https?:)?//", reply.text)
-    for path in ("me", "boxes", "events", "metrics"):
-        assert httpx.get(f"http://{daemon.address}/v1/{path}").status_code == 401
-    assert httpx.post(daemon.url).status_code in (401, 405)
 
 
 @needs_browser
@@ -281,7 +285,11 @@ def test_a_daemon_that_is_killed_shows_and_its_return_needs_no_reload(page: Page
 
 
 @needs_browser
-def test_a_thousand_boxes_are_all_there_sorted_filtered_and_walked(driver: webdriver.Chrome) -> None:
+def test_a_thousand_boxes_are_all_there_sorted_filtered_and_walked(
+    driver: webdriver.Chrome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if os.access("/dev/shm", os.W_OK):
+        monkeypatch.setattr(tempfile, "tempdir", "/dev/shm")  # a thousand syncs of a disk are not what is tested
     with Daemon() as daemon:
         daemon.start()
 
@@ -320,7 +328,7 @@ def test_more_tabs_than_a_browser_has_connections_all_live(page: Page, daemon: S
     driver = page.driver
     first = driver.current_window_handle
     try:
-        for _ in range(7):
+        for _ in range(4):  # each would hold two
             driver.switch_to.new_window("tab")
             page.load()
             page.login(TOKEN)
