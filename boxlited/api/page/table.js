@@ -147,7 +147,7 @@ function showCounts(visible) {
     chip.hidden = !count && !wanted.has(chip.dataset.status);
     chip.setAttribute("aria-pressed", wanted.has(chip.dataset.status));
     chip.classList.toggle("alarm", chip.dataset.status === "failed" && count > 0);
-    write(chip.lastChild, count);
+    write(chip.lastChild, count.toLocaleString("en"));
   }
   for (const [index, head] of [...$("columns").children].entries()) {
     const sorted = COLUMNS[index][0] === order[0];
