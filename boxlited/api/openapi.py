@@ -64,6 +64,9 @@ def _operation(route: RouteDef, schemas: dict[Any, Json]) -> Json:
     if route.request is not None:
         content = {"application/json": {"schema": schemas[route.request]}}
         operation["requestBody"] = {"required": False, "content": content}
+    if route.streams_body is not None:
+        content = {route.streams_body: {"schema": {"type": "string", "format": "binary"}}}
+        operation["requestBody"] = {"required": True, "content": content}
     return operation
 
 

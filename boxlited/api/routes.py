@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
-from boxlited.api import openapi, schemas, streaming
+from boxlited.api import files, openapi, schemas, streaming
 from boxlited.api import routes_boxes as boxes
 from boxlited.api import routes_system as system
 from boxlited.api.call import Call
@@ -20,6 +20,7 @@ from boxlited.model import BoxSpec, BoxStatus
 BOX = "/v1/boxes/{ref}"
 EXECUTION = BOX + "/executions/{execution_id}"
 TEXT = "text/plain"
+TAR = "application/x-tar"
 
 _PAGE = (
     Query("status", BoxStatus, "only boxes in this status"),
@@ -37,7 +38,16 @@ _FORCE = (Query("force", bool, "kill a running box first"),)
 _DRY_RUN = (Query("dry_run", bool, "look and decide, do nothing"),)
 _KEY = (Query("Idempotency-Key", Annotated[str, Meta(min_length=1, max_length=255)], "a repeat with the same key returns the first box"),)  # fmt: skip  # noqa: E501
 
+_PATH = Query("path", Annotated[str, Meta(min_length=1, max_length=4096)], "absolute path inside the box")
+_PUT_FILES = (
+    _PATH,
+    Query("overwrite", bool, "replace files that exist; true when absent"),
+    Query("source_is_dir", bool, "what the archive is of; when absent, one of a single file is of a file"),
+)
+_GET_FILES = (_PATH, Query("follow_symlinks", bool, "pack what links inside the directory lead to"))
+
 _ONE = ("not_found",)
+_TRANSFER = ("not_found", "already_exists", "stopped", "resource_exhausted", "storage_error")
 _MOVE = ("not_found", "invalid_state")
 
 
@@ -85,9 +95,14 @@ _LATER = (
     _later("POST", EXECUTION + "/signal", "Send a signal to a command"),
     _later("POST", EXECUTION + "/resize", "Resize the terminal of a command"),
     _later("GET", EXECUTION + "/attach", "Attach to a command"),
-    _later("PUT", BOX + "/files", "Put files into a box"),
-    _later("GET", BOX + "/files", "Get files out of a box"),
 )
+
+_FILES = (
+    _box("PUT", "/files", files.put, "Unpack a tar in a running box: all of it, or nothing", response=None, status=204,
+         query=_PUT_FILES, streams_body=TAR, errors=_TRANSFER),
+    _box("GET", "/files", files.get, "Pack a file or directory of a running box", response=None,
+         query=_GET_FILES, media_type=TAR, errors=_TRANSFER),
+)  # fmt: skip
 
 _SYSTEM = (
     RouteDef("GET", "/v1/config", system.config, "Capabilities and defaults", schemas.ServerConfig),
@@ -103,4 +118,4 @@ _SYSTEM = (
     RouteDef("GET", "/metrics", system.prometheus, "Counters for Prometheus", media_type=TEXT),
 )  # fmt: skip
 
-ROUTES: tuple[RouteDef, ...] = _BOXES + _LATER + _SYSTEM
+ROUTES: tuple[RouteDef, ...] = _BOXES + _LATER + _FILES + _SYSTEM

@@ -6,7 +6,8 @@ client that goes away never leaves a transition half done. Queries read memory o
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import structlog
@@ -20,6 +21,7 @@ from boxlited.errors import (
     NotFound,
     ResourceExhausted,
     Timeout,
+    Unsupported,
 )
 from boxlited.model import Box, BoxID, BoxSpec, BoxStatus, EventKind, StopCause
 from boxlited.store.store import Store
@@ -268,6 +270,24 @@ class Supervisor(Queries):
             for box_id in await self._orphans.scan(database_lost=False):
                 log.info("directory gained a row", box_id=box_id)
         return await self._reconciler.full_pass(dry_run=dry_run)
+
+    async def put_files(
+        self,
+        ref: str,
+        path: str,
+        overwrite: bool,
+        chunks: AsyncIterator[bytes],
+        *,
+        source_is_dir: bool | None = None,
+    ) -> None:
+        self.get(ref)
+        raise Unsupported("files inside a box are not supported by this version")
+
+    @asynccontextmanager
+    async def get_files(self, ref: str, path: str, follow_symlinks: bool) -> AsyncIterator[AsyncIterator[bytes]]:
+        self.get(ref)
+        raise Unsupported("files inside a box are not supported by this version")
+        yield
 
     # -- inside -------------------------------------------------------------------------
 

@@ -212,7 +212,7 @@ async def test_metrics_of_a_box(api: Api) -> None:
     ("method", "path"),
     [
         ("POST", "/exec"), ("GET", "/executions/x"), ("DELETE", "/executions/x"), ("POST", "/executions/x/signal"),
-        ("POST", "/executions/x/resize"), ("GET", "/executions/x/attach"), ("PUT", "/files"), ("GET", "/files"),
+        ("POST", "/executions/x/resize"), ("GET", "/executions/x/attach"),
     ],
 )  # fmt: skip
 async def test_what_this_version_lacks_is_said_to_be_unsupported(api: Api, method: str, path: str) -> None:
