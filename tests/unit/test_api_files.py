@@ -284,7 +284,7 @@ async def test_a_body_beyond_the_limit_is_refused(tmp_path: Path, chunked: bool)
         (tar(directory("é" * 300), format=2), "true"),
     ],
 )
-@pytest.mark.parametrize("size", [1, 700, 1 << 20])
+@pytest.mark.parametrize("size", [100, 700, 1 << 20])
 async def test_a_tar_comes_as_it_is_and_its_kind_is_in_the_head(api: Api, data: bytes, is_dir: str, size: int) -> None:
     api.supervisor.pieces = [data[at : at + size] for at in range(0, len(data), size)]
     reply = await api.client.get(URL + "?path=/a&follow_symlinks=true")
