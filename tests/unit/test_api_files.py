@@ -343,6 +343,7 @@ async def test_a_head_request_packs_nothing(api: Api) -> None:
 async def test_the_document_says_what_goes_in_and_out(api: Api) -> None:
     routes = (await api.client.get("/v1/openapi.json")).json()["paths"]["/v1/boxes/{ref}/files"]
     assert list(routes["put"]["requestBody"]["content"]) == ["application/x-tar"]
+    assert {"204", "400", "409", "415", "429"} <= set(routes["put"]["responses"])
     assert list(routes["get"]["responses"]["200"]["content"]) == ["application/x-tar"]
 
 
