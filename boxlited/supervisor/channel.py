@@ -17,7 +17,15 @@ from typing import Any
 
 import trio
 
-from boxlited.errors import BoxlitedError, EngineUnavailable, InvalidState, ResourceExhausted, Timeout, Unsupported
+from boxlited.errors import (
+    BoxlitedError,
+    EngineUnavailable,
+    InvalidState,
+    NotFound,
+    ResourceExhausted,
+    Timeout,
+    Unsupported,
+)
 from boxlited.shim import frames, proof
 from boxlited.shim.frames import Kind
 from boxlited.supervisor.layout import BoxLayout
@@ -62,7 +70,7 @@ class Channel:
         if not isinstance(reply, dict):
             raise EngineUnavailable("the shim gave an answer that is none")
         if reply.get("ok") is not True:
-            raise error_of_kind(reply.get("kind"), str(reply.get("message", "no reason given"))[:2000])
+            raise _refusal(reply.get("kind"), str(reply.get("message", "no reason given"))[:2000])
         return reply
 
     async def send(self, kind: int, payload: bytes = b"") -> None:
@@ -144,6 +152,11 @@ async def _connect(sock: trio.socket.SocketType, layout: BoxLayout) -> None:
             os.close(directory)
     except OSError as error:
         raise _no_channel(error) from error
+
+
+def _refusal(kind: object, text: str) -> BoxlitedError:
+    """What a live shim has not is not found; only where it was to be started with, it is a bad argument."""
+    return NotFound(text) if kind == "not_found" else error_of_kind(kind, text)
 
 
 def _no_channel(error: OSError) -> BoxlitedError:
