@@ -92,7 +92,8 @@ async def _serve(
                 if opening.rebuilt:
                     await _finish_rebuild(store, opening)
                 await _note(store, EventKind.DAEMON_STARTED)
-                server = ApiServer(supervisor, _listeners(config, handed_over))
+                listeners = _listeners(config, handed_over)
+                server = ApiServer(supervisor, listeners, max_upload_bytes=config.files.max_bytes)
                 await _serve_api(config, supervisor, server, notifier, stop, on_ready)
                 await _note(store, EventKind.DAEMON_STOPPED)
                 supervisor_nursery.cancel_scope.cancel()

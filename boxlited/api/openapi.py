@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from boxlited import __version__
-from boxlited.api.problems import ErrorBody
+from boxlited.api.problems import ErrorBody, UnsupportedMediaType
 from boxlited.api.table import Query, RouteDef
 from boxlited.errors import BY_CODE
 from boxlited.texts import Ref
@@ -132,7 +132,7 @@ def _responses(route: RouteDef, schemas: dict[Any, Json]) -> Json:
     for code in (*always, *route.errors, *(("unsupported",) if route.status == 422 else ())):
         codes.setdefault(BY_CODE[code].status, []).append(code)
     if route.streams_body is not None:
-        codes[415] = ["invalid_argument"]
+        codes[UnsupportedMediaType.status] = [UnsupportedMediaType.code]
     for status, names in sorted(codes.items()):
         responses[str(status)] = {"description": ", ".join(names), "headers": _headers(status)}
         if route.method != "HEAD":

@@ -57,6 +57,12 @@ class BodyRefused(InvalidArgument):
     """The body was not read to its end: the connection cannot be used any more."""
 
 
+class UnsupportedMediaType(InvalidArgument):
+    """The body is of a kind that the route does not take."""
+
+    status = 415
+
+
 class Error(msgspec.Struct, frozen=True):
     """`code` is what a program decides by; `request_id` is in the header X-Request-Id and in the daemon's log."""
 

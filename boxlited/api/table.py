@@ -28,7 +28,7 @@ class RouteDef:
     """`errors` are the codes that this route adds to those that every route can answer with.
 
     `request` is the type of a JSON body, `{}` when it is left out. `streams_body` is the media type of a
-    body that the handler reads itself, in pieces.
+    body that the handler takes itself, piece by piece: access is then asked for before a byte of it is taken.
     `public` says that no token is asked for.
     """
 

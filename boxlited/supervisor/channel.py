@@ -18,10 +18,10 @@ from typing import Any
 import trio
 
 from boxlited.errors import (
+    BY_CODE,
     BoxlitedError,
     EngineUnavailable,
     InvalidState,
-    NotFound,
     ResourceExhausted,
     Timeout,
     Unsupported,
@@ -70,7 +70,8 @@ class Channel:
         if not isinstance(reply, dict):
             raise EngineUnavailable("the shim gave an answer that is none")
         if reply.get("ok") is not True:
-            raise _refusal(reply.get("kind"), str(reply.get("message", "no reason given"))[:2000])
+            code, message = str(reply.get("kind")), str(reply.get("message", "no reason given"))[:2000]
+            raise BY_CODE[code](message) if code in BY_CODE else error_of_kind(code, message)
         return reply
 
     async def send(self, kind: int, payload: bytes = b"") -> None:
@@ -152,11 +153,6 @@ async def _connect(sock: trio.socket.SocketType, layout: BoxLayout) -> None:
             os.close(directory)
     except OSError as error:
         raise _no_channel(error) from error
-
-
-def _refusal(kind: object, text: str) -> BoxlitedError:
-    """What a live shim has not is not found; only where it was to be started with, it is a bad argument."""
-    return NotFound(text) if kind == "not_found" else error_of_kind(kind, text)
 
 
 def _no_channel(error: OSError) -> BoxlitedError:
