@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import signal
+import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -11,8 +14,11 @@ from pathlib import Path
 import pytest
 
 import boxlited
+from boxlited.client import Client
 from boxlited.errors import BoxlitedError
-from tests.integration.daemon_harness import FOREVER, Daemon, until
+from tests.integration import foreign_shim
+from tests.integration.daemon_harness import FOREVER, Daemon, is_alive, kill_pid, reader_at, signal_pid, until
+from tests.integration.test_faults_hostile import children
 
 CREATE = ("create.after_directory", "create.after_row")
 START = ("start.after_intent", "start.after_spawn", "start.after_ready")
@@ -25,8 +31,10 @@ BELOW = (
     "hook.after_pid_file",
     "shim.before_workload",
     "shim.after_workload",
-    "shim.before_exit_file",
+    "workload.before_leash",
+    "workload.after_leash",
 )
+END = ("shim.before_exit_file", "apply.await_evidence")
 ELSEWHERE = ("recover.begin",)
 
 
@@ -34,7 +42,7 @@ def test_every_named_point_is_cut() -> None:
     """A failpoint that nobody cuts at protects nothing."""
     root = Path(boxlited.__file__).parent
     named = {name for path in root.rglob("*.py") for name in re.findall(r'\bhit\("([a-z_.]+)"\)', path.read_text())}
-    assert named == {*CREATE, *START, *STOP, *REMOVE, *BELOW, *ELSEWHERE}
+    assert named == {*CREATE, *START, *STOP, *REMOVE, *BELOW, *END, *ELSEWHERE}
 
 
 def cut(daemon: Daemon, point: str) -> None:
@@ -109,7 +117,7 @@ def test_row_07_killed_during_remove(point: str) -> None:
         assert not [entry for entry in (daemon.home / "quarantine").iterdir() if entry.name.startswith("removed-")]
 
 
-@pytest.mark.parametrize("point", [name for name in BELOW if name != "shim.before_exit_file"])
+@pytest.mark.parametrize("point", BELOW)
 def test_row_07_spawner_hook_or_shim_killed_during_start(point: str) -> None:
     """The failpoint is hit once in each process that has it, so every start fails until it is gone."""
     with Daemon() as daemon:
@@ -123,6 +131,60 @@ def test_row_07_spawner_hook_or_shim_killed_during_start(point: str) -> None:
         daemon.restart_after_kill()
         daemon.check_oracle({box["box_id"]: "failed"})
         assert daemon.client.start(box["box_id"])["status"] == "running"
+
+
+@pytest.mark.parametrize("point", ["workload.before_leash", "workload.after_leash"])
+def test_row_13_no_workload_begins_when_its_shim_is_killed_first(point: str, tmp_path: Path) -> None:
+    """Held between its fork and its exec, where nothing but the kernel's own leash can end it."""
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    with Daemon() as daemon:
+        daemon.start({"BOXLITED_FAILPOINTS": f"{point}=pause:{gate}"})
+        box = daemon.create()
+        asker = threading.Thread(target=_start_quietly, args=(daemon, box["box_id"]))
+        asker.start()
+        held = reader_at(gate)
+        try:
+            shim, workload = next((pid, children(pid)[0]) for _box, pid in daemon.shims() if children(pid))
+            kill_pid(shim)
+            asker.join()
+            if point == "workload.after_leash":
+                until(lambda: not is_alive(workload), "the kernel ends what is held there")
+        finally:
+            os.close(held)
+        until(lambda: not is_alive(workload), "it sees that it is alone, and ends")
+        assert daemon.get(box["box_id"])["status"] == "failed"
+        daemon.check_oracle({box["box_id"]: "failed"})
+
+
+def _start_quietly(daemon: Daemon, box_id: str) -> None:
+    with suppress(BoxlitedError), Client(daemon.socket) as client:
+        client.start(box_id)
+
+
+def test_row_09_shim_killed_before_it_recorded_the_end_of_its_workload() -> None:
+    with Daemon() as daemon:
+        daemon.start({"BOXLITED_FAILPOINTS": "shim.before_exit_file=kill"})
+        box, other = daemon.run(["/bin/sh", "-c", "exit 0"]), daemon.run()
+        row = daemon.wait_status(box["box_id"], "failed")
+        assert (row["stop_cause"], row["exit_code"]) == ("shim_killed", 137)
+        assert "killed by SIGKILL" in row["failure_reason"]
+        daemon.check_oracle({box["box_id"]: "failed", other["box_id"]: "running"})
+
+
+def test_row_10_daemon_killed_between_a_death_and_its_record() -> None:
+    config = f"[engines.external.vm]\ncommand = {json.dumps([sys.executable, '-I', foreign_shim.__file__])}\n"
+    with Daemon(config) as daemon:
+        daemon.start({"BOXLITED_FAILPOINTS": "apply.await_evidence=kill"})
+        box, other = daemon.run(["leave"], engine="vm"), daemon.run()
+        signal_pid(box["pid"], signal.SIGUSR1)
+        daemon.wait_killed()
+        record = {"type": "exited", "exit_code": 5, "run_id": box["run_id"]}
+        (daemon.box_dir(box["box_id"]) / "exit").write_text(json.dumps(record))
+        daemon.start()
+        row = daemon.get(box["box_id"])
+        assert (row["status"], row["exit_code"]) == ("stopped", 5)
+        daemon.check_oracle({box["box_id"]: "stopped", other["box_id"]: "running"})
 
 
 def test_row_07_daemon_killed_while_the_hook_is_held(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ import pytest
 
 from boxlited.errors import BoxlitedError, InvalidArgument, ResourceExhausted
 from boxlited.supervisor.pidfile import parse_start_time
-from tests.integration.daemon_harness import FOREVER, Daemon, is_alive, kill_pid, until
+from tests.integration.daemon_harness import FOREVER, Daemon, is_alive, kill_pid, signal_pid, until
 
 CONFIG = "[engines]\nenabled = ['sandbox', 'process']\n[reconcile]\nperiod_seconds = 0.3\n"
 CLOCK_C = """
@@ -63,14 +63,6 @@ def start_time(pid: int) -> int:
     value = parse_start_time(Path(f"/proc/{pid}/stat").read_bytes())
     assert value is not None
     return value
-
-
-def signal_pid(pid: int, number: int) -> None:
-    pidfd = os.pidfd_open(pid)
-    try:
-        signal.pidfd_send_signal(pidfd, number)
-    finally:
-        os.close(pidfd)
 
 
 def database(daemon: Daemon) -> Path:
