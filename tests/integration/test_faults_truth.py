@@ -16,7 +16,7 @@ import pytest
 from boxlited.errors import BoxlitedError, InvalidState, NotFound
 from tests.integration import foreign_shim
 from tests.integration.daemon_harness import Daemon, is_alive, kill_pid, reader_at, signal_pid, until
-from tests.integration.test_faults_hostile import edit_rows, start_time
+from tests.integration.test_faults_hostile import edit_rows, lose_database, start_time
 
 CONFIG = "[engines]\nenabled = ['sandbox', 'process']\n[reconcile]\nperiod_seconds = 0.2\njitter = 0.0\n"
 EXTERNAL = f"[engines.external.vm]\ncommand = {json.dumps([sys.executable, '-I', foreign_shim.__file__])}\n"
@@ -144,6 +144,25 @@ def test_row_05_pid_reused_within_the_same_tick_is_told_apart_by_the_pidfs_inode
     assert row["status"] in ("stopped", "failed")
     daemon.client.remove(box["box_id"], force=True)
     assert is_alive(stranger)
+    daemon.check_oracle()
+
+
+def test_row_05_a_box_that_was_adopted_without_its_row_is_told_apart_too(daemon: Daemon) -> None:
+    box = daemon.run()
+    daemon.kill9()
+    lose_database(daemon)
+    daemon.start()  # what it knows of the shim now, it saw itself
+    assert daemon.get(box["box_id"])["pid"] == box["pid"]
+    daemon.kill9()
+    kill_pid(box["pid"])
+    until(lambda: not is_alive(box["pid"]), "the shim ends")
+    stranger = daemon.sentinels[0].pid
+    (daemon.box_dir(box["box_id"]) / "shim.pid").write_text(f"{stranger}\n{start_time(stranger)}\n")
+    daemon.start()
+    if kernel_version() < (6, 9):
+        pytest.skip("this kernel has no pidfs inodes: pid and start time are all there is")
+    assert daemon.get(box["box_id"])["status"] in ("stopped", "failed")
+    daemon.client.remove(box["box_id"], force=True)
     daemon.check_oracle()
 
 
