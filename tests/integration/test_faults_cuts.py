@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -18,7 +19,7 @@ from boxlited.client import Client
 from boxlited.errors import BoxlitedError
 from tests.integration import foreign_shim
 from tests.integration.daemon_harness import FOREVER, Daemon, is_alive, kill_pid, reader_at, signal_pid, until
-from tests.integration.test_faults_hostile import children
+from tests.integration.test_faults_hostile import children, spawner_of
 
 CREATE = ("create.after_directory", "create.after_row")
 START = ("start.after_intent", "start.after_spawn", "start.after_ready")
@@ -194,34 +195,41 @@ def test_row_07_daemon_killed_while_the_hook_is_held(tmp_path: Path) -> None:
     with Daemon() as daemon:
         daemon.start({"BOXLITED_FAILPOINTS": f"hook.before_pid_file=pause:{gate}"})
         box = daemon.create(FOREVER)
-
-        def ask() -> None:
-            with suppress(BoxlitedError):
-                daemon.client.start(box["box_id"])
-
-        asker = threading.Thread(target=ask)
+        spawner = spawner_of(daemon)
+        asker = threading.Thread(target=_start_quietly, args=(daemon, box["box_id"]))
         asker.start()
-        with gate.open("w"):  # opens once the hook is held there
+        held = reader_at(gate)
+        try:
             assert daemon.process is not None
-            daemon.process.kill()
-            daemon.process.wait()
+            daemon.kill9()
             asker.join()
-            daemon.drop_client()
+            until(lambda: not is_alive(spawner), "the spawner follows its daemon")
+            assert _is_locked(daemon.home / "boxlited.lock"), "the fork in flight does not hold the home"
             daemon.launch()
-            until(lambda: _waits_for_the_lock(daemon), "the new daemon waits for the lock")
+            until(lambda: _has_open(daemon, daemon.home / "boxlited.lock"), "the new daemon has come to the lock")
             assert daemon.shims() == []
+        finally:
+            os.close(held)
         daemon.wait_ready()
-        row = daemon.wait_status(box["box_id"], "running")
-        assert [pid for owner, pid in daemon.shims() if owner == box["box_id"]] == [row["pid"]]
+        row = daemon.get(box["box_id"])  # the very first answer
+        assert (row["status"], [pid for _box, pid in daemon.shims()]) == ("running", [row["pid"]])
+        assert "a start was interrupted" not in daemon.log_text()
         daemon.check_oracle({box["box_id"]: "running"})
 
 
-def _waits_for_the_lock(daemon: Daemon) -> bool:
-    """It has the lock file open and has not come further than that."""
+def _is_locked(path: Path) -> bool:
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def _has_open(daemon: Daemon, path: Path) -> bool:
     assert daemon.process is not None
-    fds = Path(f"/proc/{daemon.process.pid}/fd")
-    for fd in fds.iterdir():
+    for fd in Path(f"/proc/{daemon.process.pid}/fd").iterdir():
         with suppress(FileNotFoundError):  # it opens and closes files at the same time
-            if os.readlink(fd) == str(daemon.home / "boxlited.lock"):
+            if os.readlink(fd) == str(path):
                 return True
     return False
