@@ -73,9 +73,9 @@ class Supervisor(Queries):
         self._store = store
         self._cgroups = cgroups
         self._watcher = Watcher(self._on_death)
-        self._observer = Observer(kernel, home, cgroups)
-        self._ledger = Ledger(store, self._release)
         self._spawner = Spawner(lock_fd, self._on_exited)
+        self._observer = Observer(kernel, home, cgroups, lambda: self._spawner.pid)
+        self._ledger = Ledger(store, self._release)
         self._engines = Engines(config, cgroups, home)
         self._reasons = Reasons(home)
         self._usage = UsageReader(kernel, cgroups)
@@ -138,8 +138,6 @@ class Supervisor(Queries):
             self._restarts = Restarts(self._ledger, nursery, self._restart_due)
             await nursery.start(self._spawner.run)
             nursery.start_soon(self._watcher.run)
-            if self._spawner.pid is not None:
-                self._observer.forbidden_pids.add(self._spawner.pid)
             await self._reconciler.recover(database_lost=database_lost)
             await trio.to_thread.run_sync(self._directories.delete_removed)
             task_status.started()

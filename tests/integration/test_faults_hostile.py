@@ -51,12 +51,14 @@ def children(pid: int) -> list[int]:
     return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def spawner_of(daemon: Daemon) -> int:
+def spawners_of(daemon: Daemon) -> list[int]:
     assert daemon.process is not None
-    for pid in children(daemon.process.pid):
-        if Path(f"/proc/{pid}/comm").read_text().strip() == "boxlited-spawn":
-            return pid
-    raise AssertionError("no spawner")
+    pids = children(daemon.process.pid)
+    return [pid for pid in pids if Path(f"/proc/{pid}/comm").read_text().strip() == "boxlited-spawn" and is_alive(pid)]
+
+
+def spawner_of(daemon: Daemon) -> int:
+    return until(lambda: spawners_of(daemon), "there is a spawner")[0]
 
 
 def start_time(pid: int) -> int:
@@ -299,7 +301,7 @@ def test_row_27_hostile_exit_file_is_refused_without_blocking(daemon: Daemon, ki
     assert outside.exists()
 
 
-LIARS = ["0", "1", "daemon", "another box's shim", "a stranger, right start time"]
+LIARS = ["0", "1", "daemon", "spawner", "a later spawner", "another box's shim", "a stranger, right start time"]
 
 
 # A lost database leaves pid and start time as the only evidence, and a stranger's agree with themselves.
@@ -313,7 +315,16 @@ def test_row_28_pid_file_that_lies_is_never_obeyed(daemon: Daemon, who: str, *, 
         daemon.kill9()
         lose_database(daemon)
         daemon.start()
-    pid = {"0": 0, "1": 1, "daemon": daemon.process.pid, "another box's shim": other["pid"]}.get(who, stranger)
+    if who == "a later spawner":
+        replace_spawner(daemon)
+    spawner = spawner_of(daemon)
+    ours = {
+        "daemon": daemon.process.pid,
+        "spawner": spawner,
+        "a later spawner": spawner,
+        "another box's shim": other["pid"],
+    }
+    pid = {"0": 0, "1": 1, **ours}.get(who, stranger)
     stamp = start_time(pid) if pid > 0 else 1
     (daemon.box_dir(liar["box_id"]) / "shim.pid").write_text(f"{pid}\n{stamp}\n")
     if who == "a stranger, right start time":
@@ -325,7 +336,15 @@ def test_row_28_pid_file_that_lies_is_never_obeyed(daemon: Daemon, who: str, *, 
     daemon.client.remove(liar["box_id"], force=True)
     assert daemon.process.poll() is None
     assert is_alive(other["pid"])
+    assert who.isdigit() or is_alive(pid)
     daemon.check_oracle({other["box_id"]: "running"})
+
+
+def replace_spawner(daemon: Daemon) -> None:
+    before = daemon.client.metrics()["spawner_restarts_total"]
+    kill_pid(spawner_of(daemon))
+    until(lambda: daemon.client.metrics()["spawner_restarts_total"] > before, "its death is seen")
+    until(lambda: spawners_of(daemon), "there is another")
 
 
 def test_row_29_hostile_text_is_escaped_and_bounded_everywhere(daemon: Daemon) -> None:
