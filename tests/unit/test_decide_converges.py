@@ -125,3 +125,5 @@ def check_rest(world: World) -> None:
         assert set(plan.steps) <= {Step.SCHEDULE_RESTART}, (row, seen, plan)
         if not seen.alive and seen.identity is IdentityKind.ABSENT:
             assert not is_run_open(row)
+            blamed = seen.directory and seen.exit is ExitSeen.CRASH and seen.exit_run is ExitRun.OTHER
+            assert not blamed, "the crash of another run lies in the active slot"
