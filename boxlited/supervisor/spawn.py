@@ -17,12 +17,13 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from errno import EMFILE, ENFILE
 from typing import Any
 
 import structlog
 import trio
 
-from boxlited.errors import BoxlitedError, EngineUnavailable, ResourceExhausted
+from boxlited.errors import BoxlitedError, EngineUnavailable, ResourceExhausted, StorageError
 from boxlited.supervisor.kernel import ExitStatus
 
 MAX_MESSAGE_BYTES = 65536
@@ -159,7 +160,7 @@ class Spawner:
                 stderr_fd = _closing(fds, os.open(request.stderr_path, flags, 0o600))
                 ready_read, ready_write = os.pipe()
             except OSError as error:
-                raise _exhausted("open the files of a new shim", error) from error
+                raise _not_opened(request.stderr_path, error) from error
             _closing(fds, ready_write)
             keep = fds.enter_context(ExitStack())
             _closing(keep, ready_read)
@@ -273,8 +274,11 @@ def _received_fds(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
     return list(fds)
 
 
-def _exhausted(doing: str, error: OSError) -> BoxlitedError:
-    return ResourceExhausted(f"cannot {doing}: {error.strerror} (errno {error.errno}); nothing was started")
+def _not_opened(stderr_path: str, error: OSError) -> BoxlitedError:
+    text = f"cannot open the files of a new shim: {error.strerror} (errno {error.errno})"
+    if error.filename is None or error.errno in (EMFILE, ENFILE):
+        return ResourceExhausted(f"{text}; nothing was started")
+    return StorageError(f"{text}: look at {stderr_path} and move away what is there; nothing was started")
 
 
 async def read_ready(ready_fd: int, deadline_seconds: float) -> dict[str, Any] | None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from boxlited.errors import BoxlitedError, InvalidArgument, ResourceExhausted
+from boxlited.errors import BoxlitedError, InvalidArgument, ResourceExhausted, StorageError
 from boxlited.supervisor.pidfile import parse_start_time
 from tests.integration.daemon_harness import FOREVER, Daemon, is_alive, kill_pid, signal_pid, until
 
@@ -299,6 +299,25 @@ def test_row_27_hostile_exit_file_is_refused_without_blocking(daemon: Daemon, ki
     assert daemon.client.start(box["box_id"])["status"] == "running"
     daemon.check_oracle({other["box_id"]: "running", box["box_id"]: "running"})
     assert outside.exists()
+
+
+@pytest.mark.parametrize("name", ["shim.stderr", "logs/console.log"])
+def test_row_27_a_link_in_the_place_of_a_log_is_never_written_through(daemon: Daemon, name: str) -> None:
+    box, outside = daemon.create(["/bin/sh", "-c", "echo mine; exit 0"]), daemon.root / "outside"
+    outside.write_text("precious")
+    planted = daemon.box_dir(box["box_id"]) / name
+    planted.symlink_to(outside)
+    if name == "shim.stderr":
+        with pytest.raises(StorageError, match=name):
+            daemon.client.start(box["box_id"])
+    else:
+        daemon.client.start(box["box_id"])  # a box that cannot log still runs
+        assert daemon.client.wait(box["box_id"], 20)["exit_code"] == 0
+    assert outside.read_text() == "precious"
+    planted.unlink()
+    daemon.client.start(box["box_id"])
+    assert daemon.client.wait(box["box_id"], 20)["exit_code"] == 0
+    daemon.check_oracle({box["box_id"]: "stopped"})
 
 
 LIARS = ["0", "1", "daemon", "spawner", "a later spawner", "another box's shim", "a stranger, right start time"]
