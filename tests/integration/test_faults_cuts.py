@@ -118,6 +118,27 @@ def test_row_07_killed_during_remove(point: str) -> None:
         assert not [entry for entry in (daemon.home / "quarantine").iterdir() if entry.name.startswith("removed-")]
 
 
+@pytest.mark.parametrize("point", ["stop.after_intent", "apply.before_write", "apply.after_write", *REMOVE])
+def test_row_07_killed_during_a_forced_remove(point: str) -> None:
+    """It was not acknowledged: the box is stopped for good or gone, and the next remove works."""
+    with Daemon() as daemon:
+        daemon.start()
+        box, other = daemon.run(restart={"policy": "always"}), daemon.run()
+        cut(daemon, point)
+        with pytest.raises(BoxlitedError):
+            daemon.client.remove(box["box_id"], force=True)
+        daemon.wait_killed()
+        daemon.start()
+        until(lambda: [owner for owner, _pid in daemon.shims()] == [other["box_id"]], "its shim ends")
+        if point in REMOVE:
+            assert box["box_id"] not in daemon.table()
+        else:
+            row = daemon.wait_status(box["box_id"], "stopped")
+            assert (row["stop_cause"], row["desired"]) == ("user", "stopped")
+            daemon.client.remove(box["box_id"])
+        daemon.check_oracle({other["box_id"]: "running"})
+
+
 @pytest.mark.parametrize("point", BELOW)
 def test_row_07_spawner_hook_or_shim_killed_during_start(point: str) -> None:
     """The failpoint is hit once in each process that has it, so every start fails until it is gone."""

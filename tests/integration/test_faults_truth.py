@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -287,6 +288,25 @@ def test_row_12_seed_format_exit_file_of_a_dead_box_fails_it(daemon: Daemon) -> 
     assert "SIGABRT" in row["failure_reason"]
     assert (daemon.box_dir(box["box_id"]) / "exit").exists()  # stays in the active slot
     daemon.check_oracle({box["box_id"]: "failed"})
+
+
+@pytest.mark.parametrize("policy", ["no", "always"])
+def test_row_07_box_whose_directory_is_gone_is_failed_and_says_so(daemon: Daemon, policy: str) -> None:
+    box, other = daemon.run(restart={"policy": policy}), daemon.run()
+    daemon.kill9()
+    kill_pid(box["pid"])
+    until(lambda: not is_alive(box["pid"]), "the shim ends")
+    shutil.rmtree(daemon.box_dir(box["box_id"]))
+    daemon.start()
+    row = daemon.get(box["box_id"])
+    assert (row["status"], row["stop_cause"], row["desired"]) == ("failed", "directory_missing", "stopped")
+    assert "box directory is missing" in row["failure_reason"]
+    with pytest.raises(InvalidState, match="missing"):
+        daemon.client.start(box["box_id"])
+    assert daemon.client.stop(box["box_id"])["status"] == "failed"
+    daemon.check_oracle({box["box_id"]: "failed", other["box_id"]: "running"})
+    daemon.client.remove(box["box_id"])
+    daemon.check_oracle({other["box_id"]: "running"})
 
 
 @needs_root
