@@ -40,6 +40,7 @@ from boxlited.supervisor.kernel import Kernel
 from boxlited.supervisor.layout import HomeLayout
 from boxlited.supervisor.supervisor import Supervisor
 
+EX_OSERR = 71
 SHUTDOWN_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 log = structlog.get_logger()
@@ -63,10 +64,21 @@ def run_daemon(config: Config, on_ready: Callable[[list[str]], None] | None = No
         cgroups = Cgroups.detect(home=home.home)
         store = Store.at(home.database)
         supervisor = Supervisor(config, kernel, home, store, cgroups, lock_fd, {"nofile": files})
-        supervisor.launch_spawner()  # no thread exists yet
+        _launch_spawner(supervisor)  # no thread exists yet
         trio.run(partial(_serve, config, store, supervisor, handed_over, notifier, on_ready))
     finally:
         os.close(lock_fd)
+
+
+def _launch_spawner(supervisor: Supervisor) -> None:
+    try:
+        supervisor.launch_spawner()
+    except OSError as error:
+        raise StartupError(
+            f"cannot start the process that forks boxes: {error.strerror}: this user has too many open files or"
+            " processes; raise the limit (ulimit -n, ulimit -u, TasksMax=)",
+            EX_OSERR,
+        ) from error
 
 
 async def _serve(

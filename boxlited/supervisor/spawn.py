@@ -29,6 +29,7 @@ from boxlited.supervisor.kernel import ExitStatus
 MAX_MESSAGE_BYTES = 65536
 SPAWN_DEADLINE_SECONDS = 20.0
 RESTART_DELAY_SECONDS = 0.1
+RELAUNCH_DELAY_SECONDS = 1.0
 
 log = structlog.get_logger()
 
@@ -118,9 +119,10 @@ class Spawner:
         return self._process.pid if self._process is not None else None
 
     def launch(self) -> None:
-        """Execute the spawner; called once before any thread exists, again when it died."""
+        """Execute the spawner; called once before any thread exists, again when it died. Raises OSError."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
+        with theirs, ExitStack() as unused:
+            unused.enter_context(ours)
             argv = [sys.executable, "-P", "-m", "boxlited.supervisor.spawner"]
             self._process = subprocess.Popen(
                 [*argv, str(theirs.fileno()), str(self._lock_fd)],
@@ -128,16 +130,25 @@ class Spawner:
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
             )
+            unused.pop_all()
         ours.setblocking(False)
         self._socket = trio.socket.from_stdlib_socket(ours)
+
+    async def _launch_again(self) -> None:
+        """A host without a free descriptor or process now may have one in a moment."""
+        while self._socket is None:
+            try:
+                self.launch()
+            except OSError as error:
+                log.error("the spawner cannot be started, it is tried again", error=str(error))
+                await trio.sleep(RELAUNCH_DELAY_SECONDS)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled; the spawner then sees the end of its socket and exits."""
         started = False
         try:
             while True:
-                if self._socket is None:
-                    self.launch()
+                await self._launch_again()
                 if not started:
                     started = True
                     task_status.started()

@@ -94,6 +94,8 @@ class Spawner:
             self._spawn(request, fds)
         except (ValueError, KeyError, TypeError, AttributeError):
             self._send({"op": "failed", "seq": _seq_of(data), "stage": "request", "errno": errno.EINVAL})
+        except OSError as error:  # no descriptor is free: the next request may find one
+            self._send({"op": "failed", "seq": _seq_of(data), "stage": "spawner", "errno": error.errno})
         finally:
             for fd in fds:
                 os.close(fd)
@@ -104,15 +106,16 @@ class Spawner:
             raise ValueError("not a spawn request")
         seq = request["seq"]
         hook = Hook(request, fds)  # everything that may allocate or fail happens before the fork
-        report_read, report_write = os.pipe2(os.O_CLOEXEC)
         try:
-            hit("spawner.before_fork")
-            pid, joined = fork_into(hook.birth_cgroup)
-        except OSError as error:
-            os.close(report_read)
-            os.close(report_write)
-            self._send({"op": "failed", "seq": seq, "stage": "fork", "errno": error.errno})
-            return
+            report_read, report_write = os.pipe2(os.O_CLOEXEC)
+            try:
+                hit("spawner.before_fork")
+                pid, joined = fork_into(hook.birth_cgroup)
+            except OSError as error:
+                os.close(report_read)
+                os.close(report_write)
+                self._send({"op": "failed", "seq": seq, "stage": "fork", "errno": error.errno})
+                return
         finally:
             hook.close()
         if pid == 0:
@@ -120,9 +123,20 @@ class Spawner:
         os.close(report_write)
         hit("spawner.after_fork")
         os.set_blocking(report_read, False)
+        self._watch(seq, pid, report_read)
+
+    def _watch(self, seq: int, pid: int, report: int) -> None:
+        """A child that cannot be held by a pidfd is ended: it is not reaped yet, so the pid is its own."""
         self._children[pid] = seq
-        self._jobs[report_read] = Job(seq, pid, os.pidfd_open(pid))
-        self._poll.register(report_read, select.POLLIN)
+        try:
+            pidfd = os.pidfd_open(pid)
+        except OSError:
+            os.kill(pid, _signal.SIGKILL)
+            self._failed.add(pid)
+            os.close(report)
+            raise
+        self._jobs[report] = Job(seq, pid, pidfd)
+        self._poll.register(report, select.POLLIN)
 
     # -- reports
 

@@ -17,7 +17,7 @@ import pytest
 from boxlited.errors import BoxlitedError, InvalidState, NotFound
 from tests.integration import foreign_shim
 from tests.integration.daemon_harness import Daemon, is_alive, kill_pid, reader_at, signal_pid, until
-from tests.integration.test_faults_hostile import edit_rows, lose_database, start_time
+from tests.integration.test_faults_hostile import edit_rows, lose_database, spawner_of, start_time
 
 CONFIG = "[engines]\nenabled = ['sandbox', 'process']\n[reconcile]\nperiod_seconds = 0.2\njitter = 0.0\n"
 EXTERNAL = f"[engines.external.vm]\ncommand = {json.dumps([sys.executable, '-I', foreign_shim.__file__])}\n"
@@ -288,6 +288,23 @@ def test_row_12_seed_format_exit_file_of_a_dead_box_fails_it(daemon: Daemon) -> 
     assert "SIGABRT" in row["failure_reason"]
     assert (daemon.box_dir(box["box_id"]) / "exit").exists()  # stays in the active slot
     daemon.check_oracle({box["box_id"]: "failed"})
+
+
+def test_row_33_spawner_that_cannot_be_started_again_is_tried_until_it_can(daemon: Daemon) -> None:
+    box, idle = daemon.run(), daemon.create()
+    before = blind(daemon)
+    try:
+        kill_pid(spawner_of(daemon))
+        until(lambda: "spawner cannot be started" in daemon.log_text(), "it is tried in vain")
+        with pytest.raises(BoxlitedError):
+            daemon.client.start(idle["box_id"])
+        assert daemon.get(box["box_id"])["pid"] == box["pid"]
+    finally:
+        see_again(daemon, before)
+    spawner_of(daemon)
+    daemon.wait_status(box["box_id"], "running")
+    assert daemon.client.start(idle["box_id"])["status"] == "running"
+    daemon.check_oracle({box["box_id"]: "running", idle["box_id"]: "running"})
 
 
 @pytest.mark.parametrize("policy", ["no", "always"])

@@ -244,6 +244,40 @@ def test_warm_shim_with_an_unusable_spec_says_so(spawner: Conversation) -> None:
     assert spawner.receive()["op"] == "exited"
 
 
+def test_without_a_free_descriptor_a_spawn_fails_and_the_next_one_succeeds(spawner: Conversation) -> None:
+    """At each of its own steps: the limit is raised by one until a spawn goes through."""
+    fds = Path(f"/proc/{spawner.process.pid}/fd")
+    before = sorted(int(fd.name) for fd in fds.iterdir())
+    limits = resource.prlimit(spawner.process.pid, resource.RLIMIT_NOFILE)
+    told: list[str] = []
+    for more in range(1, 40):
+        resource.prlimit(spawner.process.pid, resource.RLIMIT_NOFILE, (free_number(before, more), limits[1]))
+        spawner.ask(seq=more, argv=sleeper())
+        answer = spawner.receive()
+        if answer["op"] == "spawned":
+            break
+        assert (answer["op"], answer["seq"]) == ("failed", more)
+        told.append(answer["stage"])
+    assert {"request", "spawner"} <= set(told), told
+    resource.prlimit(spawner.process.pid, resource.RLIMIT_NOFILE, limits)
+    spawner.ask(seq=99, argv=sleeper())
+    assert spawner.receive()["op"] == "spawned"
+    until(lambda: sorted(int(fd.name) for fd in fds.iterdir()) == before, "it holds what it held")
+    children = Path(f"/proc/{spawner.process.pid}/task/{spawner.process.pid}/children")
+    until(
+        lambda: sorted(map(int, children.read_text().split())) == sorted(spawner.pids), "no child of a failure is left"
+    )
+
+
+def free_number(taken: list[int], count: int) -> int:
+    """The limit that leaves so many numbers free."""
+    number = 0
+    while count:
+        count -= number not in taken
+        number += 1
+    return number
+
+
 def test_a_sealed_spec_cannot_be_changed() -> None:
     fd = sealed_memfd(b"content")
     try:
