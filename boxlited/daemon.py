@@ -41,6 +41,7 @@ from boxlited.supervisor.layout import HomeLayout
 from boxlited.supervisor.supervisor import Supervisor
 
 EX_OSERR = 71
+LEAST_FILES = 256
 SHUTDOWN_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 log = structlog.get_logger()
@@ -197,8 +198,14 @@ def _prepare_home(home: HomeLayout) -> None:
 
 def _raise_file_limit() -> tuple[int, int]:
     """Each live box costs one descriptor (its pidfd). Returns the limit as it was: boxes get that one,
-    because programs that use select() break above 1024."""
+    because programs that use select() break above 1024. Raises StartupError where nothing could work."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < LEAST_FILES:
+        raise StartupError(
+            f"only {hard} open files are allowed: at least {LEAST_FILES} are needed, and one more for"
+            " each box that runs; raise the limit (ulimit -Hn, LimitNOFILE=)",
+            EX_OSERR,
+        )
     if soft < hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return soft, hard
