@@ -174,11 +174,19 @@ class Daemon:
         shutil.rmtree(self.root, ignore_errors=True)
 
     def _is_quiet(self) -> bool:
-        """Kills what there is; a spawner that a test held may fork one more shim before it ends."""
+        """Kills what there is; a spawner that a test held may fork one more shim before it ends.
+
+        Daemon and shim both killed in the midst of a start: nobody is left to end bubblewrap's init but this.
+        """
         shims = self.shims()
         for _box, pid in shims:
             kill_pid(pid)
-        return not shims and not self.own_processes()
+        left = self.own_processes()
+        for pid in left:
+            with suppress(OSError):
+                if not shims and Path(f"/proc/{pid}/comm").read_text() == "bwrap\n":
+                    kill_pid(pid)
+        return not shims and not left
 
     def __enter__(self) -> Daemon:
         return self
