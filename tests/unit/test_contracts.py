@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,30 @@ def test_the_engines_of_the_shim_and_every_codec_are_under_the_contract() -> Non
     for source in sources:
         path = ROOT.parent / source.replace(".", "/")
         assert path.is_dir() or path.with_suffix(".py").exists(), source
+
+
+NAMES = (
+    "shim.pid",
+    "box.json",
+    "exit.previous",
+    "shim.stderr",
+    "console.log",
+    "control.sock",
+    "boxlited.lock",
+    "boxlited.db",
+)
+
+
+def test_no_module_but_the_layout_knows_the_names_in_a_home() -> None:
+    for path in ROOT.rglob("*.py"):
+        if path.name == "layout.py":
+            continue
+        tree = ast.parse(path.read_text())
+        words = {
+            node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        }
+        parts = {part for word in words for part in word.split("/")}
+        assert not parts & set(NAMES), path
 
 
 def test_external_packages_are_looked_at() -> None:
