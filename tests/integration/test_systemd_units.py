@@ -62,6 +62,22 @@ def test_systemd_analyze_verify_prints_nothing() -> None:
 
 
 @needs_systemd
+def test_the_unit_of_a_user_without_capabilities_is_sound_and_less_exposed(tmp_path: Path) -> None:
+    copies = [shutil.copy(path, tmp_path) for path in FILES]
+    service = next(path for path in copies if path.endswith(".service"))
+    dropin = Path(f"{service}.d")
+    dropin.mkdir()
+    shutil.copy(UNITS / "boxlited-unprivileged.conf", dropin / "unprivileged.conf")
+    done = subprocess.run(
+        ["systemd-analyze", "verify", *copies], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.stdout, done.stderr) == ("", "")
+    asked = directives("boxlited-unprivileged.conf")
+    assert asked["CapabilityBoundingSet"] == asked["AmbientCapabilities"] == ""
+    assert asked["User"] in (UNITS / "boxlited.sysusers.conf").read_text()
+
+
+@needs_systemd
 def test_a_wrong_directive_would_be_seen(tmp_path: Path) -> None:
     copies = [shutil.copy(path, tmp_path) for path in FILES]
     service = Path(next(path for path in copies if path.endswith(".service")))
