@@ -170,7 +170,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             names = [(key.encode(), value.encode()) for key, value in self.headers.items()]
             body.serve(self.connection, names, self.path)
-        elif isinstance(body, list) and all(not isinstance(part, dict) for part in body):
+        elif body and isinstance(body, list) and all(not isinstance(part, dict) for part in body):
             self._stream(status, body)
         else:
             self._whole(status, body)

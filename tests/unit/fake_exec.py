@@ -101,6 +101,7 @@ class Execution:
         self.execution_id, self.box_id, self.body, self.tty = execution_id, box_id, body, body["tty"]
         self.ended = threading.Event()
         self.attached = False
+        self._socket: socket.socket | None = None
         self.exit_code: int | None = None
         self._output: list[tuple[int, bytes]] = []
         self._starts: list[int] = []
@@ -182,6 +183,11 @@ class Execution:
         with suppress(OSError):
             fcntl.ioctl(self._stdin, termios.TIOCSWINSZ, struct.pack("HHHH", rows, cols, 0, 0))
 
+    def cut(self) -> None:
+        """Breaks the attachment."""
+        assert self._socket is not None
+        self._socket.shutdown(socket.SHUT_RDWR)
+
     def attach(self, request: Any, cut: int | None) -> Answer:
         with self._changed:
             if self.attached:
@@ -194,6 +200,7 @@ class Execution:
     def _serve(
         self, sock: socket.socket, headers: list[tuple[bytes, bytes]], path: str, start: int, cut: int | None
     ) -> None:
+        self._socket = sock
         ws = wsproto.WSConnection(wsproto.ConnectionType.SERVER)
         ws.initiate_upgrade_connection(headers, path)
         assert isinstance(next(iter(ws.events())), events.Request)
