@@ -16,18 +16,8 @@ from boxlited.cli import parse, tables, usage
 from boxlited.cli.event_lines import event_line
 from boxlited.cli.options import BoxArgument, Format, FormatOption, SomeBoxesArgument, session_of
 from boxlited.cli.session import Session, say, terminal_width
-from boxlited.cli.tables import Column
 from boxlited.client.errors import ConnectionLost
 from boxlited.client.values import EventInfo
-
-_STATS = (
-    Column("NAME", least=8),
-    Column("ID", drop=4),
-    Column("CPU", right=True),
-    Column("MEMORY", right=True),
-    Column("LIMIT", drop=3, right=True),
-    Column("PIDS", drop=2, right=True),
-)
 
 
 def register(app: typer.Typer) -> None:
@@ -105,15 +95,4 @@ def stats(
 
 
 def stats_table(measured: list[usage.Measured], width: int | None) -> list[str]:
-    rows = [
-        (
-            box.get("name", ""),
-            box.get("box_id", "")[:8],
-            usage.percent(use.get("cpu_percent")),
-            usage.size(use.get("memory_bytes")),
-            usage.size(use.get("memory_limit_bytes")),
-            use.get("processes", "-"),
-        )
-        for box, use in measured
-    ]
-    return tables.render(_STATS, rows, width)
+    return tables.render(usage.COLUMNS, [usage.row(box, use) for box, use in measured], width)

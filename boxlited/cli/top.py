@@ -18,15 +18,7 @@ from boxlited.cli.session import Session, say, terminal_width
 from boxlited.cli.tables import Column
 from boxlited.cli.usage import Measured
 
-_COLUMNS = (
-    Column("NAME", least=8),
-    Column("ID", drop=5),
-    Column("CPU", right=True),
-    Column("MEMORY", right=True),
-    Column("LIMIT", drop=4, right=True),
-    Column("PIDS", drop=2, right=True),
-    Column("UPTIME", drop=3, right=True),
-)
+_COLUMNS = (*usage.COLUMNS, Column("UPTIME", drop=3, right=True))
 
 
 def register(app: typer.Typer) -> None:
@@ -77,18 +69,7 @@ def busiest_first(found: list[Measured]) -> list[Measured]:
 
 def lines_of(found: list[Measured], now: float, width: int | None, height: int | None) -> list[str]:
     """A summary, the table, and where it is cut how many boxes are missing; all of it fits."""
-    rows = [
-        (
-            box.get("name", ""),
-            box.get("box_id", "")[:8],
-            usage.percent(use.get("cpu_percent")),
-            usage.size(use.get("memory_bytes")),
-            usage.size(use.get("memory_limit_bytes")),
-            use.get("processes", "-"),
-            _uptime(box.get("started_at"), now),
-        )
-        for box, use in busiest_first(found)
-    ]
+    rows = [(*usage.row(box, use), _uptime(box.get("started_at"), now)) for box, use in busiest_first(found)]
     lines = [_summary(found), *tables.render(_COLUMNS, rows, width)]
     if height is not None and len(lines) > height:
         missing = len(lines) - height + 1

@@ -6,6 +6,7 @@ from typing import Any
 
 from boxlited.cli import humanize
 from boxlited.cli.session import Session
+from boxlited.cli.tables import Column
 from boxlited.client.values import BoxInfo
 from boxlited.errors import BoxlitedError, InvalidState, NotFound, Stopped
 
@@ -32,13 +33,35 @@ def _named(error: BoxlitedError, box: BoxInfo) -> BoxlitedError:
     return error if box["name"] in error.message else type(error)(f"box {box['name']}: {error.message}")
 
 
+COLUMNS = (
+    Column("NAME", least=8),
+    Column("ID", drop=5),
+    Column("CPU", right=True),
+    Column("MEMORY", right=True),
+    Column("LIMIT", drop=4, right=True),
+    Column("PIDS", drop=2, right=True),
+)
+
+
+def row(box: BoxInfo, use: dict[str, Any]) -> tuple[object, ...]:
+    """The cells of COLUMNS."""
+    return (
+        box.get("name", ""),
+        box.get("box_id", "")[:8],
+        _percent(use.get("cpu_percent")),
+        _size(use.get("memory_bytes")),
+        _size(use.get("memory_limit_bytes")),
+        use.get("processes", "-"),
+    )
+
+
 def number(value: object) -> float:
     return float(value) if isinstance(value, int | float) else 0.0
 
 
-def percent(value: object) -> str:
+def _percent(value: object) -> str:
     return f"{value:.1f}%" if isinstance(value, int | float) else "-"
 
 
-def size(value: object) -> str:
+def _size(value: object) -> str:
     return humanize.size(value) if isinstance(value, int | float) else "-"

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import select
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Mapping
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +21,8 @@ import h11
 from boxlited.client import replies
 from boxlited.client.attach_protocol import AttachProtocol
 from boxlited.client.calls import TAR, Call
-from boxlited.client.connections import CONNECT_SECONDS, UNIX_HOST, ready, url_address
-from boxlited.client.errors import connection_lost, no_daemon, socket_forbidden
+from boxlited.client.connections import CONNECT_SECONDS, UNIX_HOST, ready, translated, url_address
+from boxlited.client.errors import no_daemon, socket_forbidden
 from boxlited.client.transport import READ_BYTES, REPLY_HEAD_SECONDS
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ class AsyncTransport:
 
     async def request(self, call: Call[Any]) -> Any:
         async with self._calling() as connection:
-            with _translated(call.operation):
+            with translated(call.operation, _BROKEN):
                 with anyio.fail_after(call.timeout_seconds):
                     reply = await self._exchange(connection, call)
                     answer = await connection.body()
@@ -118,14 +118,14 @@ class AsyncTransport:
     async def upload(self, call: Call[Any], content: AsyncIterable[bytes] | Iterable[bytes]) -> Any:
         """A call whose body is `content`. What is not asynchronous is read in a thread."""
         async with self._calling() as connection:
-            with _translated(call.operation):
+            with translated(call.operation, _BROKEN):
                 await connection.send(self._head(call, {"Content-Type": TAR, "Transfer-Encoding": "chunked"}))
             async with aclosing(_awaited(content)) as pieces:
                 async for piece in pieces:
-                    with _translated(call.operation):
+                    with translated(call.operation, _BROKEN):
                         if not await _taken(connection, h11.Data(data=piece), call.timeout_seconds):
                             break
-            with _translated(call.operation):
+            with translated(call.operation, _BROKEN):
                 await _taken(connection, h11.EndOfMessage(), call.timeout_seconds)
                 with anyio.fail_after(call.timeout_seconds):
                     reply = await connection.head()
@@ -136,7 +136,7 @@ class AsyncTransport:
     async def stream(self, call: Call[bytes]) -> AsyncByteStream:
         """Open a streamed GET; returns once the head is here. The caller closes it."""
         async with self._calling() as connection:
-            with _translated(call.operation), anyio.fail_after(REPLY_HEAD_SECONDS):
+            with translated(call.operation, _BROKEN), anyio.fail_after(REPLY_HEAD_SECONDS):
                 reply = await self._exchange(connection, call)
                 if not replies.is_success(reply.status_code):
                     raise replies.refusal(reply.status_code, await connection.body(), call.operation)
@@ -148,7 +148,7 @@ class AsyncTransport:
 
         async with self._calling() as connection:
             link = AsyncLink(connection.stream, AttachProtocol(call.operation, self._host, call.target, self._headers))
-            with _translated(call.operation), anyio.fail_after(REPLY_HEAD_SECONDS):
+            with translated(call.operation, _BROKEN), anyio.fail_after(REPLY_HEAD_SECONDS):
                 await link.open()
         return link
 
@@ -228,7 +228,7 @@ class AsyncByteStream:
 
     async def receive(self) -> bytes:
         """The next chunk, b"" at the end."""
-        with _translated(self._operation):
+        with translated(self._operation, _BROKEN):
             return await self._connection.piece()
 
     async def __aenter__(self) -> AsyncByteStream:
@@ -267,14 +267,3 @@ async def _taken(connection: AsyncConnection, event: h11.Event, seconds: float) 
     except (anyio.BrokenResourceError, ConnectionError):
         return False
     return True
-
-
-@contextmanager
-def _translated(operation: str) -> Iterator[None]:
-    """What breaks an open connection becomes ConnectionLost."""
-    try:
-        yield
-    except TimeoutError as error:
-        raise connection_lost(operation, "it took too long") from error
-    except _BROKEN as error:
-        raise connection_lost(operation, str(error) or "the connection broke") from error

@@ -11,11 +11,12 @@ import http.client
 import select
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from boxlited.client.errors import no_daemon, socket_forbidden
+from boxlited.client.errors import connection_lost, no_daemon, socket_forbidden
 from boxlited.errors import InvalidArgument
 
 CONNECT_SECONDS = 5.0
@@ -98,6 +99,19 @@ def ready(sock: socket.socket, what: int, seconds: float) -> bool:
     poll = select.poll()
     poll.register(sock, what)
     return bool(poll.poll(seconds * 1000))
+
+
+@contextmanager
+def translated(operation: str, broken: tuple[type[Exception], ...]) -> Iterator[None]:
+    """What breaks an open connection (`broken`, and a deadline) becomes ConnectionLost."""
+    try:
+        yield
+    except TimeoutError as error:
+        raise connection_lost(operation, "it took too long") from error
+    except http.client.IncompleteRead as error:
+        raise connection_lost(operation, "the connection broke") from error
+    except broken as error:
+        raise connection_lost(operation, str(error) or "the connection broke") from error
 
 
 def unix_connections(path: str) -> Connections:

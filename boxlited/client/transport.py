@@ -9,20 +9,19 @@ from __future__ import annotations
 import http.client
 import select
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from boxlited.client import replies
 from boxlited.client.calls import TAR, Call
-from boxlited.client.connections import ready, unix_connections, url_connections
-from boxlited.client.errors import connection_lost
+from boxlited.client.connections import ready, translated, unix_connections, url_connections
 
 if TYPE_CHECKING:
     from boxlited.client.attachment import Link
 
 READ_BYTES = 256 * 1024
 REPLY_HEAD_SECONDS = 30.0
+_BROKEN = (OSError, http.client.HTTPException)
 
 
 class Transport:
@@ -37,7 +36,7 @@ class Transport:
         """One call; the decoded JSON of a success, or None when it has no body."""
         connection = self._connections.take()
         try:
-            with _translated(call.operation):
+            with translated(call.operation, _BROKEN):
                 reply = self._send(connection, call, call.timeout_seconds)
                 answer = reply.read()
         except BaseException:
@@ -50,13 +49,13 @@ class Transport:
         """A call whose body is `content`, as it comes. What `content` raises is raised here."""
         connection = self._connections.take()
         try:
-            with _translated(call.operation):
+            with translated(call.operation, _BROKEN):
                 self._begin_upload(connection, call)
             for piece in content:
-                with _translated(call.operation):
+                with translated(call.operation, _BROKEN):
                     if piece and not _taken(connection, piece):
                         break
-            with _translated(call.operation):
+            with translated(call.operation, _BROKEN):
                 _taken(connection, b"")
                 reply = connection.getresponse()
                 answer = reply.read()
@@ -69,7 +68,7 @@ class Transport:
         after this call is missed. The caller closes it."""
         connection = self._connections.take()
         try:
-            with _translated(call.operation):
+            with translated(call.operation, _BROKEN):
                 reply = self._send(connection, call, REPLY_HEAD_SECONDS)
                 if not replies.is_success(reply.status):
                     raise replies.refusal(reply.status, reply.read(), call.operation)
@@ -133,7 +132,7 @@ class ByteStream:
         self.close()
 
     def _next(self) -> bytes:
-        with _translated(self._operation):
+        with translated(self._operation, _BROKEN):
             chunk = self._reply.read1(READ_BYTES)
             if not chunk and self._reply.length:
                 raise http.client.IncompleteRead(b"", self._reply.length)
@@ -160,16 +159,3 @@ def _taken(connection: http.client.HTTPConnection, piece: bytes) -> bool:
     except (BrokenPipeError, ConnectionResetError):
         return False
     return True
-
-
-@contextmanager
-def _translated(operation: str) -> Iterator[None]:
-    """What breaks an open connection becomes ConnectionLost."""
-    try:
-        yield
-    except TimeoutError as error:
-        raise connection_lost(operation, "it took too long") from error
-    except http.client.IncompleteRead as error:
-        raise connection_lost(operation, "the connection broke") from error
-    except (OSError, http.client.HTTPException) as error:
-        raise connection_lost(operation, str(error) or type(error).__name__) from error
