@@ -35,6 +35,7 @@ from boxlited.stdio import say_error
 from boxlited.store.store import Store, StoreOpening
 from boxlited.supervisor import hostetc
 from boxlited.supervisor.cgroup import Cgroups
+from boxlited.supervisor.controlkey import load_or_make
 from boxlited.supervisor.directories import Directories
 from boxlited.supervisor.kernel import Kernel
 from boxlited.supervisor.layout import HomeLayout
@@ -62,7 +63,8 @@ def run_daemon(config: Config, on_ready: Callable[[list[str]], None] | None = No
         _check_listeners(config, handed_over)
         cgroups = Cgroups.detect(home=home.home)
         store = Store.at(home.database)
-        supervisor = Supervisor(config, kernel, home, store, cgroups, lock_fd, {"nofile": files})
+        control_key = load_or_make(home.control_key)
+        supervisor = Supervisor(config, kernel, home, store, cgroups, lock_fd, {"nofile": files}, control_key)
         supervisor.launch_spawner()  # no thread exists yet
         trio.run(partial(_serve, config, store, supervisor, handed_over, notifier, on_ready))
     finally:

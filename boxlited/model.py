@@ -211,6 +211,23 @@ class BoxSpec(Struct, frozen=True, kw_only=True):
         return (self.entrypoint or ()) + (self.cmd or ())
 
 
+class ExecSpec(Struct, frozen=True, kw_only=True):
+    """A command to run in a box beside its workload: the body of `POST …/exec`.
+
+    `cols` and `rows` are the first size of its terminal, where it has one.
+    """
+
+    command: Annotated[str, Meta(min_length=1, max_length=4096)]
+    args: tuple[str, ...] = ()
+    env: dict[str, str] = {}
+    timeout_seconds: Annotated[float, Meta(ge=0.1, le=10 * 365 * 86400)] | None = None
+    working_dir: Annotated[str, Meta(min_length=1, max_length=4096)] | None = None
+    user: Annotated[str, Meta(min_length=1, max_length=256)] | None = None
+    tty: bool = False
+    cols: Annotated[int, Meta(ge=1, le=65535)] | None = None
+    rows: Annotated[int, Meta(ge=1, le=65535)] | None = None
+
+
 class Box(msgspec.Struct, frozen=True, kw_only=True):
     """One row of the box table.
 

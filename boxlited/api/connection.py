@@ -25,6 +25,8 @@ from boxlited.errors import InvalidArgument
 
 SEND_SECONDS = 30.0  # a client that takes nothing for so long is cut
 KEEP_ALIVE_SECONDS = 120.0
+PING_SECONDS = 15.0
+MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 NEWCOMER_SECONDS = 1.0  # how long after its connect a client may take to ask, although the server stops
 
 
@@ -37,6 +39,8 @@ def make_config() -> Config:
     config.keep_alive_max_requests = 2**31
     config.keep_alive_timeout = KEEP_ALIVE_SECONDS
     config.h11_max_incomplete_size = 64 * 1024
+    config.websocket_ping_interval = PING_SECONDS
+    config.websocket_max_message_size = MAX_MESSAGE_BYTES
     return config
 
 

@@ -20,7 +20,7 @@ from boxlited.api.call import Call
 from boxlited.api.problems import BodyRefused, error_reply
 from boxlited.api.replies import ASGIApp, Message, Receive, Scope, Send, send_reply
 from boxlited.api.services import Services
-from boxlited.api.websockets import refuse_websocket
+from boxlited.api.websockets import refuse, serve_websocket
 from boxlited.errors import (
     BoxlitedError,
     EngineUnavailable,
@@ -49,7 +49,7 @@ class Envelope:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
-            await refuse_websocket(send, _request_id(_header(scope, b"x-request-id")))
+            await self._upgrade(scope, receive, send)
             return
         began = time.perf_counter()
         call = Call(scope, receive, self._services)
@@ -72,6 +72,27 @@ class Envelope:
             await _refuse(call, send_marked, error)
         except Exception as error:  # a bug of ours ends in one failed request, not in the daemon
             await _refuse(call, send_marked, _unexpected(call, error))
+
+    async def _upgrade(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """A WebSocket: who is it, is the daemon ready, then the route itself."""
+        began = time.perf_counter()
+        call = Call({**scope, "method": "GET"}, receive, self._services)
+        call.request_id = _request_id(call.header(b"x-request-id"))
+        try:
+            check_access(call)
+            check_ready(call)
+            await serve_websocket(call, send)
+        except BoxlitedError as error:
+            _note(call, error)
+            await self._cannot_upgrade(call, send, error)
+        except Exception as error:
+            await self._cannot_upgrade(call, send, _unexpected(call, error))
+        _record(call, began)
+
+    async def _cannot_upgrade(self, call: Call, send: Send, error: BoxlitedError) -> None:
+        if call.status is None:  # after the upgrade, leaving closes the connection with 1011
+            call.status = error.status
+            await refuse(send, error, call.request_id)
 
 
 async def _refuse(call: Call, send: Send, error: BoxlitedError) -> None:
@@ -124,13 +145,6 @@ def _request_id(proposed: str | None) -> str:
     return "req_" + secrets.token_hex(12)
 
 
-def _header(scope: Scope, name: bytes) -> str | None:
-    for key, value in scope["headers"]:
-        if key.lower() == name:
-            return str(value, "latin-1")
-    return None
-
-
 class Gate:
     """Reads the body, then asks: who is it, is the daemon ready, may it write?
 
@@ -143,10 +157,15 @@ class Gate:
     async def __call__(self, call: Call, send: Send) -> None:
         call.body = await read_body(call)
         check_access(call)
-        if not call.supervisor.is_ready and call.path not in ALWAYS_PATHS:
-            raise EngineUnavailable("the daemon is still finding out which boxes run; try again soon")
+        check_ready(call)
         call.scope["boxlited.call"] = call
         await self._inner(call.scope, call.receive, send)
+
+
+def check_ready(call: Call) -> None:
+    """Raises EngineUnavailable."""
+    if not call.supervisor.is_ready and call.path not in ALWAYS_PATHS:
+        raise EngineUnavailable("the daemon is still finding out which boxes run; try again soon")
 
 
 def check_access(call: Call) -> None:

@@ -7,12 +7,13 @@ The supervisor fits these protocols without importing them. Every method raises 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Any, Protocol
 
 import trio
 
-from boxlited.model import Box, BoxSpec, BoxStatus, Event
+from boxlited.model import Box, BoxSpec, BoxStatus, Event, ExecSpec
+from boxlited.shim.frames import Kind
 
 
 class CrashReportView(Protocol):
@@ -32,6 +33,38 @@ class LogReader(Protocol):
     def read(
         self, *, tail: int | None = None, since: float | None = None, follow: bool = False
     ) -> AsyncIterator[bytes]: ...
+
+
+class AttachmentView(Protocol):
+    """The stream of one execution; its position counts payload bytes of both channels."""
+
+    position: int
+
+    async def receive(self) -> tuple[Kind, bytes] | None:
+        """STDOUT, STDERR, NOTICE, or EXIT as the last; None when the shim is gone."""
+        ...
+
+    async def acknowledge(self, count: int) -> None: ...
+    async def stdin(self, data: bytes) -> None: ...
+    async def end_stdin(self) -> None: ...
+    async def resize(self, cols: int, rows: int) -> None: ...
+    async def signal(self, number: int) -> None: ...
+
+
+class ExecutionsPort(Protocol):
+    """Commands beside a box's workload. An execution is a dict, as the shim shows it."""
+
+    async def exec(self, ref: str, spec: ExecSpec, *, idempotency_key: str | None = None) -> dict[str, Any]: ...
+    async def executions(self, ref: str) -> list[dict[str, Any]]: ...
+    async def execution(self, ref: str, execution_id: str) -> dict[str, Any]: ...
+    async def kill_execution(self, ref: str, execution_id: str) -> None: ...
+    async def signal_execution(self, ref: str, execution_id: str, signal: int) -> None: ...
+    async def resize_execution(self, ref: str, execution_id: str, cols: int, rows: int) -> None: ...
+    def attachment(
+        self, ref: str, execution_id: str, since: int | None = None
+    ) -> AbstractAsyncContextManager[AttachmentView]:
+        """Raises AlreadyExists when somebody is attached."""
+        ...
 
 
 class BoxesPort(Protocol):
@@ -57,7 +90,7 @@ class BoxesPort(Protocol):
     async def box_metrics(self, ref: str) -> dict[str, Any]: ...
 
 
-class SupervisorPort(BoxesPort, Protocol):
+class SupervisorPort(BoxesPort, ExecutionsPort, Protocol):
     """Everything that the API asks for."""
 
     async def reconcile(self, dry_run: bool = False) -> list[dict[str, Any]]: ...

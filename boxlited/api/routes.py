@@ -11,11 +11,12 @@ from msgspec import Meta
 
 from boxlited.api import openapi, schemas, streaming
 from boxlited.api import routes_boxes as boxes
+from boxlited.api import routes_exec as commands
 from boxlited.api import routes_system as system
 from boxlited.api.call import Call
 from boxlited.api.replies import Reply
 from boxlited.api.table import Query, RouteDef
-from boxlited.model import BoxSpec, BoxStatus
+from boxlited.model import BoxSpec, BoxStatus, ExecSpec
 
 BOX = "/v1/boxes/{ref}"
 EXECUTION = BOX + "/executions/{execution_id}"
@@ -37,7 +38,14 @@ _FORCE = (Query("force", bool, "kill a running box first"),)
 _DRY_RUN = (Query("dry_run", bool, "look and decide, do nothing"),)
 _KEY = (Query("Idempotency-Key", Annotated[str, Meta(min_length=1, max_length=255)], "a repeat with the same key returns the first box"),)  # fmt: skip  # noqa: E501
 
+_EXEC_KEY = (Query("Idempotency-Key", Annotated[str, Meta(min_length=1, max_length=255)], "a repeat with the same key returns the first execution"),)  # fmt: skip  # noqa: E501
+_ATTACH = (
+    Query("since", Annotated[int, Meta(ge=0)], "payload bytes, of both channels, that the client has already"),
+    Query("stdin", bool, "false: only look"),
+)
+
 _ONE = ("not_found",)
+_ASK = ("not_found", "invalid_state", "unsupported", "timeout")
 _MOVE = ("not_found", "invalid_state")
 
 
@@ -78,13 +86,23 @@ _BOXES = (
          query=_LOGS, media_type=TEXT, errors=_ONE),
 )  # fmt: skip
 
+_EXEC = (
+    RouteDef("POST", BOX + "/exec", commands.exec_command, "Start a command in a box, and the box where need be",
+             schemas.ExecReply, 201, ExecSpec, headers=_EXEC_KEY,
+             errors=("not_found", "invalid_state", "unsupported", "resource_exhausted", "timeout")),
+    RouteDef("GET", BOX + "/executions", commands.executions, "The commands of this run of the box",
+             list[schemas.Execution], errors=_ASK),
+    RouteDef("GET", EXECUTION, commands.execution, "Look at a command", schemas.Execution, errors=_ASK),
+    RouteDef("DELETE", EXECUTION, commands.kill_execution, "Kill a command and forget it", status=204, errors=_ASK),
+    RouteDef("POST", EXECUTION + "/signal", commands.signal_execution, "Send a signal to a command",
+             status=204, request=schemas.SignalBody, errors=_ASK),
+    RouteDef("POST", EXECUTION + "/resize", commands.resize_execution, "Resize the terminal of a command",
+             status=204, request=schemas.ResizeBody, errors=_ASK),
+    RouteDef("GET", EXECUTION + "/attach", commands.attach_plainly, "Attach to a command (WebSocket)",
+             status=101, query=_ATTACH, errors=(*_ASK, "already_exists")),
+)  # fmt: skip
+
 _LATER = (
-    _later("POST", BOX + "/exec", "Start a command"),
-    _later("GET", EXECUTION, "Look at a command"),
-    _later("DELETE", EXECUTION, "Kill a command and forget it"),
-    _later("POST", EXECUTION + "/signal", "Send a signal to a command"),
-    _later("POST", EXECUTION + "/resize", "Resize the terminal of a command"),
-    _later("GET", EXECUTION + "/attach", "Attach to a command"),
     _later("PUT", BOX + "/files", "Put files into a box"),
     _later("GET", BOX + "/files", "Get files out of a box"),
 )
@@ -103,4 +121,4 @@ _SYSTEM = (
     RouteDef("GET", "/metrics", system.prometheus, "Counters for Prometheus", media_type=TEXT),
 )  # fmt: skip
 
-ROUTES: tuple[RouteDef, ...] = _BOXES + _LATER + _SYSTEM
+ROUTES: tuple[RouteDef, ...] = _BOXES + _EXEC + _LATER + _SYSTEM

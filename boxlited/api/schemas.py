@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -17,6 +17,7 @@ from boxlited import model
 from boxlited.api.services import HostSize
 from boxlited.model import BoxStatus, Desired, EventKind, IdentityKind, StopCause
 
+Size = Annotated[int, Meta(ge=1, le=65535)]
 Timeout = Annotated[float, Meta(ge=0, le=3600)]
 
 
@@ -120,6 +121,33 @@ class KillBody(model.Struct, frozen=True):
     signal: int | str = 9
 
 
+class Execution(msgspec.Struct, frozen=True, kw_only=True):
+    """One command beside a box's workload. `exit_code` after signal N is 128 + N."""
+
+    execution_id: str
+    command: str
+    status: Literal["running", "completed", "killed", "timed_out"]
+    attached: bool
+    tty: bool
+    exit_code: int | None
+    started_at: datetime
+    duration_ms: int | None
+    error_message: str | None
+
+
+class ExecReply(msgspec.Struct, frozen=True):
+    execution_id: str
+
+
+class SignalBody(model.Struct, frozen=True):
+    signal: int
+
+
+class ResizeBody(model.Struct, frozen=True):
+    cols: Size
+    rows: Size
+
+
 class NoBody(model.Struct, frozen=True):
     """A body that may be empty or `{}`."""
 
@@ -170,3 +198,8 @@ def event_view(event: model.Event) -> Event:
         name=event.name,
         data=event.data,
     )
+
+
+def execution_view(execution: dict[str, Any]) -> Execution:
+    """What a shim says of an execution. Raises ValidationError for what is none."""
+    return msgspec.convert({**execution, "started_at": moment(execution["started_at"])}, Execution)

@@ -62,7 +62,7 @@ def patiently(action: Callable[[], T], lost: bool = False) -> T:
 def log_chunks(session: Session, ref: str, wanted: Wanted) -> Iterator[bytes]:
     """The log, and when a followed one breaks off, the rest of it once the daemon is back."""
     box = session.with_box(ref, session.client.get)
-    box_id, seen, skip, lost = box["box_id"], 0, 0, False
+    box_id, seen, skip, lost, over = box["box_id"], 0, 0, False, False
     while True:
         try:
             with patiently(partial(_open, session, box_id, wanted), lost) as stream:
@@ -70,15 +70,23 @@ def log_chunks(session: Session, ref: str, wanted: Wanted) -> Iterator[bytes]:
                     fresh, skip = chunk[skip:], max(0, skip - len(chunk))
                     seen += len(fresh)
                     yield fresh
-            if not wanted.follow or not _still_runs(session, box):
+            if not wanted.follow or over:
                 return
-            time.sleep(PAUSE_SECONDS)  # a daemon that stops ends its streams in order
+            # A daemon that stops ends its streams in order, and the box may have ended since: once more.
+            over = not _still_runs(session, box)
+            time.sleep(0.0 if over else PAUSE_SECONDS)
+        except NotFound:
+            if over:  # removed by its own end
+                return
+            raise
         except ConnectionLost:
             if not wanted.follow:
                 raise
         lost = True
         if wanted.tail is None and wanted.since is None and seen < WHOLE_LOG_BYTES:
             skip = seen
+        elif over:
+            return
         else:
             wanted = Wanted(follow=True, tail=0)
             complain("the daemon went away: lines written until it is back may be missing here")

@@ -13,9 +13,13 @@ from collections.abc import Callable
 
 from boxlited.failpoints import hit
 from boxlited.shim.console import Console
+from boxlited.shim.control import ControlServer
 from boxlited.shim.engines import engine_of
 from boxlited.shim.engines.base import EngineError, workload_argv
 from boxlited.shim.frugal import parse_json
+from boxlited.shim.listening import listen
+from boxlited.shim.loop import Loop
+from boxlited.shim.requests import Requests
 from boxlited.shim.workload import IGNORED, Workload, complain, says_not_executed
 from boxlited.supervisor.exitfile import ExitInfo, stash, write_exit_file
 
@@ -68,9 +72,12 @@ def _live(spec: dict, signals: int, record: Callable[[ExitInfo], None]) -> int: 
     hit("shim.after_workload")
     if not workload.exec_seen:
         _check_failed_start(spec, workload, console)
+    loop = Loop()
+    if workload.pidfd >= 0:
+        _listen(spec, workload, loop)
     _say(b'{"ready": true, "workload_pid": %d, "not_applied": []}\n' % workload.pid)
     if workload.pidfd >= 0:
-        _serve(spec, workload, console, signals)
+        _serve(spec, workload, console, signals, loop)
     info = _ending(*workload.status())
     hit("shim.before_exit_file")
     record(info)  # while bubblewrap still clears up; the daemon reads it only once we have ended
@@ -103,22 +110,40 @@ def _check_failed_start(spec: dict, workload: Workload, console: Console) -> Non
         raise complain(seen.data, workload_argv(spec)[0])
 
 
-def _serve(spec: dict, workload: Workload, console: Console, signals: int) -> None:  # type: ignore[type-arg]
-    """Until the workload ends: move its output, deliver its signals."""
-    poll = select.poll()
-    poll.register(workload.pidfd, select.POLLIN)
-    poll.register(workload.outer_fd, select.POLLIN)
-    poll.register(workload.pipe, select.POLLIN)
-    poll.register(signals, select.POLLIN)
-    while True:
-        ready = {fd for fd, _events in poll.poll()}
-        if signals in ready:
-            for number in os.read(signals, 512):
-                _deliver(workload, number, spec["stop_signal"])
-        if workload.pipe in ready and not console.pump(workload.pipe):
-            poll.unregister(workload.pipe)
-        if workload.pidfd in ready or workload.outer_fd in ready:
-            return
+def _serve(spec: dict, workload: Workload, console: Console, signals: int, loop: Loop) -> None:  # type: ignore[type-arg]
+    """Until the workload ends: move its output, deliver its signals, answer the daemon."""
+
+    def on_signals(_events: int) -> None:
+        for number in os.read(signals, 512):
+            _deliver(workload, number, spec["stop_signal"])
+
+    def on_output(_events: int) -> None:
+        if not console.pump(workload.pipe):
+            loop.forget(workload.pipe)
+
+    loop.watch(workload.pidfd, select.POLLIN, lambda _events: loop.stop())
+    loop.watch(workload.outer_fd, select.POLLIN, lambda _events: loop.stop())
+    loop.watch(workload.pipe, select.POLLIN, on_output)
+    loop.watch(signals, select.POLLIN, on_signals)
+    loop.run()
+
+
+def _listen(spec: dict, workload: Workload, loop: Loop) -> None:  # type: ignore[type-arg]
+    """Open the control channel. A box whose channel cannot be opened runs all the same: it has no exec."""
+    try:
+        listener = listen(spec["paths"]["control_socket"])
+    except OSError as error:
+        _complain(f"the control channel could not be opened: {error.strerror}")
+        return
+    server: list[ControlServer] = []
+
+    def on_client(_events: int) -> None:
+        if not server:  # made for the first one: most boxes never see any
+            handle = Requests(spec, workload, loop).handle
+            server.append(ControlServer(listener, bytes.fromhex(spec["key"]), loop, handle))
+        server[0].accept()
+
+    loop.watch(listener, select.POLLIN, on_client)
 
 
 def _deliver(workload: Workload, number: int, stop_signal: int) -> None:
@@ -150,11 +175,14 @@ def _record(path: str, info: ExitInfo) -> None:
     try:
         write_exit_file(path, info)
     except OSError as error:
-        text = f"boxlited-shim: the exit could not be recorded: {error.strerror}; it was {info}\n"
-        try:
-            os.write(2, text.encode())
-        except OSError:
-            pass
+        _complain(f"the exit could not be recorded: {error.strerror}; it was {info}")
+
+
+def _complain(text: str) -> None:
+    try:
+        os.write(2, f"boxlited-shim: {text}\n".encode())
+    except OSError:
+        pass
 
 
 def _take_signals() -> int:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from boxlited.config import Config
@@ -31,7 +30,11 @@ def bwrap_path() -> str:
 
 
 class Engines:
-    def __init__(self, config: Config, cgroups: Cgroups, home: HomeLayout) -> None:
+    def __init__(
+        self, config: Config, cgroups: Cgroups, home: HomeLayout, run_key: Callable[[str, str], bytes]
+    ) -> None:
+        """`run_key(box_id, run_id)` is what a shim and the daemon prove themselves with."""
+        self._run_key = run_key
         self._config = config
         self._cgroups = cgroups
         self._etc = str(home.etc_dir)
@@ -98,7 +101,7 @@ class Engines:
             "stop_signal": spec.stop_signal,
             "log": {"max_bytes": self._config.logs.max_bytes, "keep": self._config.logs.keep},
             "paths": {**_paths(layout), "etc": self._etc},
-            "key": secrets.token_hex(32),
+            "key": self._run_key(box.box_id, run_id).hex(),
         }
         return json.dumps(content).encode()
 

@@ -50,6 +50,11 @@ class HomeLayout:
         """What sandboxes see as /etc; see hostetc.py."""
         return self.home / "etc"
 
+    @property
+    def control_key(self) -> Path:
+        """The home's secret; see controlkey.py."""
+        return self.home / "control.key"
+
     def box(self, box_id: BoxID) -> BoxLayout:
         return BoxLayout(self.boxes_dir, box_id)
 

@@ -7,6 +7,7 @@ a shim that is held by its pidfd is alive for as long as it lives, whatever its 
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Container
 from dataclasses import dataclass
@@ -63,6 +64,9 @@ class Observer:
             if handle is not None and self._is_another_boxs(box.box_id, handle):
                 handle.close()
                 identity, handle = ProcessIdentity(IdentityKind.ABSENT, reason="the shim of another box"), None
+            if runtime.unproven and runtime.died_at is None and handle is not None:
+                handle.close()
+                identity, handle = ProcessIdentity(IdentityKind.UNKNOWN, errno=errno.EPROTO, reason="unproven"), None
             if identity.kind is IdentityKind.UNKNOWN:
                 runtime.unknown_passes += 1
                 return Sight(self._unknown(identity.errno, runtime))

@@ -45,6 +45,7 @@ class Reconciler:
         housekeeper: Housekeeper,
         watcher: Watcher,
         background: Callable[[BoxID, Request, Options], None],
+        stop_when_idle: Callable[[Box, Options], None],
     ) -> None:
         self._config = config
         self._kernel = kernel
@@ -54,6 +55,7 @@ class Reconciler:
         self._housekeeper = housekeeper
         self._watcher = watcher
         self._background = background
+        self._stop_when_idle = stop_when_idle
         self._boot_id = kernel.boot_id()
         self._random = random.Random()
         self.passes = 0
@@ -147,7 +149,7 @@ class Reconciler:
             spec = box.spec
             if spec.auto_stop and self._is_idle(box, now, spec.auto_stop):
                 grace = self._config.stop.default_timeout_seconds
-                self._background(box.box_id, Request.STOP, Options(grace_seconds=grace, cause=StopCause.AUTO_STOP))
+                self._stop_when_idle(box, Options(grace_seconds=grace, cause=StopCause.AUTO_STOP))
             elif spec.auto_delete and self._is_over(box, now, spec.auto_delete):
                 self._background(box.box_id, Request.REMOVE, Options())
 

@@ -29,6 +29,7 @@ class BoxRuntime:
         "restart_scope",
         "shim_status",
         "unknown_passes",
+        "unproven",
     )
 
     def __init__(self, box_id: BoxID, release: Callable[[PidfdHandle], None]) -> None:
@@ -42,6 +43,7 @@ class BoxRuntime:
         self.shim_status: ExitStatus | None = None
         self.died_at: float | None = None  # trio clock
         self.unknown_passes = 0
+        self.unproven = False  # the live shim could not show that it knows its run's key
         self.restart_scope: trio.CancelScope | None = None
 
     def notify(self) -> None:
@@ -58,3 +60,4 @@ class BoxRuntime:
         self.dead = None
         self.shim_status = None
         self.died_at = None
+        self.unproven = False

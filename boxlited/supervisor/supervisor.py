@@ -29,6 +29,8 @@ from boxlited.supervisor.create import Creator
 from boxlited.supervisor.decide import execution_plan
 from boxlited.supervisor.directories import Directories
 from boxlited.supervisor.engines import OWN_ENGINES, Engines
+from boxlited.supervisor.executing import Executing
+from boxlited.supervisor.executions import Executions
 from boxlited.supervisor.housekeeping import Housekeeper
 from boxlited.supervisor.identity import PidfdHandle
 from boxlited.supervisor.kernel import ExitStatus, KernelProtocol
@@ -55,7 +57,7 @@ T = TypeVar("T")
 log = structlog.get_logger()
 
 
-class Supervisor(Queries):
+class Supervisor(Queries, Executing):
     def __init__(
         self,
         config: Config,
@@ -65,8 +67,10 @@ class Supervisor(Queries):
         cgroups: Cgroups,
         lock_fd: int,
         rlimits: Mapping[str, tuple[int, int]],
+        control_key: bytes,
     ) -> None:
-        """`lock_fd` is the home's lock, which the spawner shares; `rlimits` are those of every shim (soft, hard)."""
+        """`lock_fd` is the home's lock, which the spawner shares; `rlimits` are those of every shim (soft, hard);
+        `control_key` is the home's secret, see controlkey.py."""
         self._config = config
         self._kernel = kernel
         self._home = home
@@ -76,7 +80,8 @@ class Supervisor(Queries):
         self._observer = Observer(kernel, home, cgroups)
         self._ledger = Ledger(store, self._release)
         self._spawner = Spawner(lock_fd, self._on_exited)
-        self._engines = Engines(config, cgroups, home)
+        self._executions = Executions(kernel, home, self._ledger, control_key, self.attach, self.start)
+        self._engines = Engines(config, cgroups, home, self._executions.run_key)
         self._reasons = Reasons(home)
         self._usage = UsageReader(kernel, cgroups)
         self._directories = Directories(home)
@@ -112,6 +117,7 @@ class Supervisor(Queries):
             Housekeeper(config, home, self._ledger, self._orphans),
             self._watcher,
             self._in_background,
+            self._stop_when_idle,
         )
         self._creator = Creator(config, self._ledger, self._engines, self._directories, self._orphans.creating)
         self._nursery: trio.Nursery
@@ -323,6 +329,15 @@ class Supervisor(Queries):
 
     def _in_background(self, box_id: BoxID, request: Request, options: Options) -> None:
         self._nursery.start_soon(self._settle_quietly, box_id, request, options)
+
+    def _stop_when_idle(self, box: Box, options: Options) -> None:
+        """auto_stop: unless a command runs in the box."""
+
+        async def stop() -> None:
+            if not await self._executions.is_busy(box):
+                await self._settle_quietly(box.box_id, Request.STOP, options)
+
+        self._nursery.start_soon(stop)
 
     async def _settle_quietly(self, box_id: BoxID, request: Request, options: Options | None = None) -> None:
         async with self._ledger.runtime(box_id).lock:

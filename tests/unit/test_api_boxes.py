@@ -208,19 +208,6 @@ async def test_metrics_of_a_box(api: Api) -> None:
     assert (await api.client.get("/v1/boxes/web/metrics")).json()["memory_bytes"] == 4096
 
 
-@pytest.mark.parametrize(
-    ("method", "path"),
-    [
-        ("POST", "/exec"), ("GET", "/executions/x"), ("DELETE", "/executions/x"), ("POST", "/executions/x/signal"),
-        ("POST", "/executions/x/resize"), ("GET", "/executions/x/attach"), ("PUT", "/files"), ("GET", "/files"),
-    ],
-)  # fmt: skip
-async def test_what_this_version_lacks_is_said_to_be_unsupported(api: Api, method: str, path: str) -> None:
-    api.supervisor.put("web")
-    error_of(await api.client.request(method, f"/v1/boxes/web{path}"), 422, "unsupported")
-    error_of(await api.client.request(method, f"/v1/boxes/none{path}"), 404, "not_found")
-
-
 @pytest.mark.parametrize("ref", ["..%00", "a%2Fb", "%2e%2e%2f", "x" * 300, "-a", "%C3%A9", "a%20b", "%EF%BC%8E"])
 async def test_a_reference_that_could_be_no_box_is_refused_before_anyone_looks(api: Api, ref: str) -> None:
     reply = await api.client.get(f"/v1/boxes/{ref}")

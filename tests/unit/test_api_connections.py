@@ -128,15 +128,6 @@ async def test_an_upgrade_to_http2_is_ignored(api: Api) -> None:
         assert (head.status_code, await wire.rest()) == (200, b'{"status":"ok"}')
 
 
-async def test_a_websocket_is_refused_with_the_error_of_the_contract(api: Api) -> None:
-    upgrade = {
-        "connection": "upgrade", "upgrade": "websocket", "sec-websocket-version": "13",
-        "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ==",
-    }  # fmt: skip
-    reply = await api.client.get("/v1/boxes/web/executions/x/attach", headers=upgrade)
-    error_of(reply, 422, "unsupported")
-
-
 async def test_requests_that_are_sent_together_are_answered_in_order(api: Api) -> None:
     api.supervisor.put("web")
     async with Wire.open(api.path) as wire:

@@ -17,7 +17,8 @@ import trio
 from boxlited.api.listeners import Listener, listen_unix
 from boxlited.api.server import ApiServer
 from boxlited.errors import AlreadyExists, InvalidState, NotFound, Timeout
-from boxlited.model import Box, BoxID, BoxSpec, BoxStatus, Event, EventKind, StopCause
+from boxlited.model import Box, BoxID, BoxSpec, BoxStatus, Event, EventKind, ExecSpec, StopCause
+from boxlited.shim.frames import Kind
 
 PATIENCE = 10.0  # seconds that anything in these tests may take
 
@@ -48,6 +49,42 @@ class MemoryLog:
                 yield chunk
 
 
+class MemoryAttachment:
+    """The stream of an execution as two queues: a test feeds `frames` and reads what was `sent`."""
+
+    def __init__(self) -> None:
+        self.position = 0
+        self.sent: list[tuple[Any, ...]] = []
+        self.frames, self._receive = trio.open_memory_channel[tuple[Kind, bytes]](100)
+        self.heard = trio.Event()
+
+    async def receive(self) -> tuple[Kind, bytes] | None:
+        try:
+            return await self._receive.receive()
+        except trio.EndOfChannel:
+            return None
+
+    async def acknowledge(self, count: int) -> None:
+        self.position += count
+
+    def _note(self, *what: Any) -> None:
+        self.sent.append(what)
+        self.heard.set()
+        self.heard = trio.Event()
+
+    async def stdin(self, data: bytes) -> None:
+        self._note("stdin", data)
+
+    async def end_stdin(self) -> None:
+        self._note("eof")
+
+    async def resize(self, cols: int, rows: int) -> None:
+        self._note("resize", cols, rows)
+
+    async def signal(self, number: int) -> None:
+        self._note("signal", number)
+
+
 class MemorySupervisor:
     """Boxes in a dict. Behaves as the port says, without processes, disk or clock."""
 
@@ -64,6 +101,9 @@ class MemorySupervisor:
         self.changed = trio.Event()
         self.waiting = trio.Event()
         self.gave_up = trio.Event()
+        self.commands: dict[str, dict[str, Any]] = {}
+        self.attachments: dict[str, MemoryAttachment] = {}
+        self.detached = trio.Event()
         self.log = MemoryLog([b"one\n", b"two\n"], None)
 
     # ---- what tests do to it
@@ -170,6 +210,54 @@ class MemorySupervisor:
 
     async def box_metrics(self, ref: str) -> dict[str, Any]:
         return {"cpu_percent": 1.5, "memory_bytes": 4096, "box": self.get(ref).name}
+
+    async def exec(self, ref: str, spec: ExecSpec, *, idempotency_key: str | None = None) -> dict[str, Any]:
+        self.get(ref)
+        self.asked.append(("exec", spec, idempotency_key))
+        number = len(self.commands) + 1
+        self.commands[f"exec-{number}"] = {
+            "execution_id": f"exec-{number}", "command": spec.command, "status": "running", "attached": False,
+            "tty": spec.tty, "exit_code": None, "started_at": 1_700_000_000.5, "duration_ms": None,
+            "error_message": None,
+        }  # fmt: skip
+        return self.commands[f"exec-{number}"]
+
+    async def executions(self, ref: str) -> list[dict[str, Any]]:
+        self.get(ref)
+        return list(self.commands.values())
+
+    async def execution(self, ref: str, execution_id: str) -> dict[str, Any]:
+        self.get(ref)
+        if execution_id not in self.commands:
+            raise NotFound(f"there is no execution {execution_id!r}")
+        return self.commands[execution_id]
+
+    async def kill_execution(self, ref: str, execution_id: str) -> None:
+        await self.execution(ref, execution_id)
+        del self.commands[execution_id]
+
+    async def signal_execution(self, ref: str, execution_id: str, signal: int) -> None:
+        await self.execution(ref, execution_id)
+        self.asked.append(("signal", execution_id, signal))
+
+    async def resize_execution(self, ref: str, execution_id: str, cols: int, rows: int) -> None:
+        await self.execution(ref, execution_id)
+        self.asked.append(("resize", execution_id, cols, rows))
+
+    @asynccontextmanager
+    async def attachment(
+        self, ref: str, execution_id: str, since: int | None = None
+    ) -> AsyncIterator[MemoryAttachment]:
+        await self.execution(ref, execution_id)
+        if self.commands[execution_id]["attached"]:
+            raise AlreadyExists("somebody is attached already")
+        self.asked.append(("attach", execution_id, since))
+        self.commands[execution_id]["attached"] = True
+        try:
+            yield self.attachments.setdefault(execution_id, MemoryAttachment())
+        finally:
+            self.commands[execution_id]["attached"] = False
+            self.detached.set()
 
     async def reconcile(self, dry_run: bool = False) -> list[dict[str, Any]]:
         return [{"box_id": box.box_id, "action": "none"} for box in self.boxes.values()]

@@ -377,16 +377,17 @@ def test_logs_on_a_terminal_keep_colours_and_lose_tricks(fake: FakeDaemon) -> No
 
 def test_a_followed_log_goes_on_after_the_daemon_was_away(fake: FakeDaemon, run) -> None:
     box = fake.add(WEB, "web")
-    bodies = [[b"one\ntw", CUT], [b"one\n", b"two\nthr"], [b"one\ntwo\nthree\n"]]
+    last = [b"one\ntwo\nthree\nfour\n"]
+    bodies = [[b"one\ntw", CUT], [b"one\n", b"two\nthr"], [b"one\ntwo\nthree\n"], last]
 
     def logs(_: fake_daemon.Request):
         body = bodies.pop(0)
-        if not bodies:
+        if bodies == [last]:  # it ends while the daemon is away, after its last words
             box["status"] = "stopped"
         return 200, body
 
     fake.replies["GET", f"/v1/boxes/{WEB}/logs"] = logs
-    assert run("logs", "-f", "web") == Result(0, "one\ntwo\nthree\n", "")
+    assert run("logs", "-f", "web") == Result(0, "one\ntwo\nthree\nfour\n", "")
     assert bodies == []
 
 

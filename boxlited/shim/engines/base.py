@@ -22,6 +22,18 @@ class Engine:
         """The argv and environment to execute. Raises EngineError."""
         raise EngineError("unsupported", f"engine {self.name} starts nothing")
 
+    def environment(self, spec: dict) -> dict[str, str]:  # type: ignore[type-arg]
+        """What every program of the box gets: the workload and the commands beside it."""
+        raise EngineError("unsupported", f"engine {self.name} runs no commands")
+
+    def directory(self, spec: dict) -> str:  # type: ignore[type-arg]
+        """Where a program of the box begins."""
+        raise EngineError("unsupported", f"engine {self.name} runs no commands")
+
+    def identity(self, spec: dict) -> tuple[int, int]:  # type: ignore[type-arg]
+        """(uid, gid) of the box's programs, as the box sees them."""
+        raise EngineError("unsupported", f"engine {self.name} runs no commands")
+
 
 def workload_argv(spec: dict) -> list[str]:  # type: ignore[type-arg]
     """The box's command; a box without one stays up for commands to come."""

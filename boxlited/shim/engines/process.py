@@ -7,7 +7,7 @@ init dies with the shim, so the kernel itself ends everything below, however oft
 import os
 
 from boxlited.shim.engines.base import Engine, EngineError, workload_argv
-from boxlited.shim.users import identity_arguments
+from boxlited.shim.users import identity_arguments, resolve
 
 INHERITED = ("PATH", "HOME", "LANG", "TZ")
 
@@ -26,5 +26,13 @@ class ProcessEngine(Engine):
             if not os.path.isdir(directory):
                 raise EngineError("config", f"working_dir {directory!r} is not a directory")
             argv += ["--chdir", directory]
-        env = {key: os.environ[key] for key in INHERITED if key in os.environ}
-        return [*argv, "--", *workload_argv(spec)], {**env, **spec["env"]}
+        return [*argv, "--", *workload_argv(spec)], self.environment(spec)
+
+    def environment(self, spec: dict) -> dict[str, str]:  # type: ignore[type-arg]
+        return {**{key: os.environ[key] for key in INHERITED if key in os.environ}, **spec["env"]}
+
+    def directory(self, spec: dict) -> str:  # type: ignore[type-arg]
+        return spec["working_dir"] or os.getcwd()
+
+    def identity(self, spec: dict) -> tuple[int, int]:  # type: ignore[type-arg]
+        return (os.geteuid(), os.getegid()) if spec["user"] is None else resolve(spec["user"])

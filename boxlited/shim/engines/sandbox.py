@@ -13,7 +13,7 @@ import os
 
 from boxlited.shim.engines.base import Engine, EngineError, workload_argv
 from boxlited.shim.mountpoints import refuse_links
-from boxlited.shim.users import identity_arguments
+from boxlited.shim.users import identity_arguments, resolve
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 HOME = "/root"
@@ -41,9 +41,18 @@ class SandboxEngine(Engine):
         for volume in spec["volumes"]:
             refuse_links(volume["guest_path"], _writable(spec))
             argv += _volume(volume)
-        argv += ["--chdir", spec["working_dir"] or _default_directory(spec)]
+        argv += ["--chdir", self.directory(spec)]
+        return [*argv, "--", *workload_argv(spec)], self.environment(spec)
+
+    def environment(self, spec: dict) -> dict[str, str]:  # type: ignore[type-arg]
         env = {"PATH": PATH, "HOME": HOME, "TERM": "xterm", "HOSTNAME": spec["hostname"], "LANG": "C.UTF-8"}
-        return [*argv, "--", *workload_argv(spec)], {**env, **spec["env"]}
+        return {**env, **spec["env"]}
+
+    def directory(self, spec: dict) -> str:  # type: ignore[type-arg]
+        return spec["working_dir"] or (HOME if spec["rootfs"]["kind"] == "host" else "/")
+
+    def identity(self, spec: dict) -> tuple[int, int]:  # type: ignore[type-arg]
+        return (0, 0) if spec["user"] is None else resolve(spec["user"])
 
 
 def _capabilities(capabilities: dict) -> list[str]:  # type: ignore[type-arg]
@@ -89,10 +98,6 @@ def _host_root(paths: dict[str, str], *, network: bool) -> list[str]:
         argv += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
     argv += ["--tmpfs", "/run", "--dir", "/var/tmp", "--symlink", "../run", "/var/run"]
     return [*argv, "--bind", paths["upper"], HOME]
-
-
-def _default_directory(spec: dict) -> str:  # type: ignore[type-arg]
-    return HOME if spec["rootfs"]["kind"] == "host" else "/"
 
 
 def _writable(spec: dict) -> dict[str, list[str]]:  # type: ignore[type-arg]
