@@ -15,6 +15,7 @@ from boxlited.cli.options import BoxArgument, Format, FormatOption, complete_exe
 from boxlited.cli.parse import environment
 from boxlited.cli.session import Session, complain, complain_of, say, terminal_width
 from boxlited.cli.tables import Column
+from boxlited.client.errors import ConnectionLost
 from boxlited.client.values import ExecutionInfo, ExecutionInfos
 from boxlited.errors import InvalidArgument, InvalidState
 
@@ -71,8 +72,7 @@ def execute(
     try:
         execution_id = start(session, box_id, command, variables, workdir, user, tty)
     except InvalidArgument as error:
-        complain_of(error)
-        raise typer.Exit(refused_code(error)) from error
+        raise typer.Exit(refused(error)) from error
     if detach:
         say(execution_id)
         raise typer.Exit(exits.OK)
@@ -94,11 +94,13 @@ def start(
     return started["execution_id"]
 
 
-def refused_code(error: InvalidArgument) -> int:
-    """126 or 127 when a command cannot be executed, as a shell has it; else: wrong use."""
+def refused(error: InvalidArgument) -> int:
+    """Says it; 126 or 127 when a command cannot be executed, as a shell has it; else: wrong use."""
     words = error.message.lower()
     if NOT_EXECUTABLE not in words:
+        complain_of(error)
         return exits.USAGE
+    complain(error.message, "a box has files of its own: is the program among them, and executable?")
     reason = words.partition(NOT_EXECUTABLE)[2]
     return next((code for said, code in _REASONS if said in reason), exits.RUN_NOT_EXECUTABLE)
 
@@ -109,6 +111,12 @@ def converse_or_detach(session: Session, box_id: str, execution_id: str, wiring:
     except Detached:
         complain("detached; the command goes on", f"`boxctl attach {box} {execution_id}` returns to it")
         return exits.OK
+    except ConnectionLost as error:
+        complain(f"{error.summary}; the command goes on", f"`boxctl attach {box} {execution_id}` returns to it")
+        return exits.FAILED
+    except InvalidState as error:
+        complain(error.message, f"`boxctl executions {box}` shows what runs, and what is attached to")
+        return exits.FAILED
 
 
 def attach(

@@ -63,8 +63,9 @@ def converse(session: Session, box_id: str, execution_id: str, wiring: Wiring) -
             code = conversation.run()
     finally:
         attachment.close()
-    for notice in attachment.notices:
-        complain(notice)
+    for notice in [*attachment.notices, attachment.error_message]:
+        if notice:
+            complain(notice)
     return code
 
 

@@ -11,7 +11,7 @@ import shlex
 
 from boxlited.cli import exits, follow, parse
 from boxlited.cli.box_options import BoxOptions
-from boxlited.cli.commands import refused_code, start
+from boxlited.cli.commands import refused, start
 from boxlited.cli.conversation import Detached, Wiring, converse
 from boxlited.cli.session import Session, complain, complain_of
 from boxlited.client.values import BoxInfo
@@ -53,8 +53,7 @@ def _converse(session: Session, box: BoxInfo, command: list[str], options: BoxOp
         session.client.start(box_id)
         execution_id = start(session, box_id, command, variables, options.workdir, options.user, wiring.tty)
     except InvalidArgument as error:
-        complain_of(error)
-        code = refused_code(error)
+        code = refused(error)
         return exits.RUN_DAEMON_ERROR if code == exits.USAGE else code
     except BoxlitedError as error:
         complain_of(error)

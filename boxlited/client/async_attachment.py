@@ -97,6 +97,7 @@ class AsyncAttachment:
         self._reopen = reopen
         self._since = since
         self._stdin_ended = False
+        self._notices: list[str] = []  # of links that were lost
         self._outputs: deque[Output] = deque()
 
     async def __aenter__(self) -> AsyncAttachment:
@@ -111,9 +112,15 @@ class AsyncAttachment:
         return self._link.protocol.exit_code
 
     @property
+    def error_message(self) -> str | None:
+        """Why the command ended, when not by itself: its time was over, its box has ended."""
+        return self._link.protocol.error_message
+
+    @property
     def notices(self) -> list[str]:
-        """Errors that the daemon told of and that ended nothing, such as a resize without a tty."""
-        return self._link.protocol.notices
+        """Errors that the daemon told of and that ended nothing: output that was lost because nobody
+        was attached for long, a resize without a terminal."""
+        return self._notices + self._link.protocol.notices
 
     def __aiter__(self) -> AsyncAttachment:
         return self
@@ -134,6 +141,7 @@ class AsyncAttachment:
 
     async def _open_again(self, reopen: Reopen) -> None:
         await self._link.close()
+        self._notices += self._link.protocol.notices
         if self._since is not None:
             self._since += self._link.protocol.payload_bytes
         self._link = await reopen(self._since)
@@ -175,7 +183,7 @@ async def completed(attachment: AsyncAttachment, stdin: bytes) -> Completed:
         tasks.cancel_scope.cancel()
     if failure is not None:
         raise failure
-    return gathered(outputs, attachment.exit_code)
+    return gathered(outputs, attachment.exit_code, attachment.notices)
 
 
 async def _feed(attachment: AsyncAttachment, stdin: bytes) -> None:

@@ -154,7 +154,7 @@ class AsyncClient:
     ) -> AsyncAttachment:
         async def link_again(offset: int | None) -> AsyncLink:
             call = calls.attach(ref, execution_id, offset)
-            flow = flows.reopened(call, self._retry_seconds, anyio.current_time)
+            flow = flows.reopened(call, self._retry_seconds, anyio.current_time, lambda: False)  # is cancelled
             return cast(AsyncLink, await self._run(flow, self._transport.upgrade))
 
         link = await self._transport.upgrade(calls.attach(ref, execution_id, since))
@@ -171,8 +171,9 @@ class AsyncClient:
         user: str | None = None,
         timeout_seconds: float | None = None,
     ) -> Completed:
+        command, *args = calls.checked_argv(argv)
         started = await self.exec(
-            ref, *argv, env=env, working_dir=working_dir, user=user, timeout_seconds=timeout_seconds
+            ref, command, *args, env=env, working_dir=working_dir, user=user, timeout_seconds=timeout_seconds
         )
         async with await self.attach(ref, started["execution_id"], 0, reconnect=not input) as attachment:
             return await completed(attachment, input)

@@ -16,7 +16,7 @@ from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
 from boxlited.client.errors import ConnectionLost, connection_lost, from_reply
 from boxlited.client.values import STDERR, STDOUT, Completed, Output
-from boxlited.errors import BoxlitedError
+from boxlited.errors import BoxlitedError, Internal
 
 READ_BYTES = 256 * 1024
 STDIN_FRAME_BYTES = 64 * 1024  # a resize waits for no more than this
@@ -32,6 +32,7 @@ class AttachProtocol:
     def __init__(self, operation: str, host: str, target: str, headers: Mapping[str, str]) -> None:
         self.accepted = False
         self.exit_code: int | None = None
+        self.error_message: str | None = None
         self.payload_bytes = 0
         self.notices: list[str] = []  # errors of which the daemon told and which did not end it
         self._operation = operation
@@ -154,6 +155,7 @@ class AttachProtocol:
             return
         if message.get("type") == "exit" and isinstance(message.get("exit_code"), int):
             self.exit_code = message["exit_code"]
+            self.error_message = message.get("error_message")
         elif message.get("type") == "error":
             self.notices.append(str(message.get("message")))
 
@@ -191,8 +193,11 @@ def stdin_pieces(data: bytes) -> list[bytes]:
     return [bytes(view[start : start + STDIN_FRAME_BYTES]) for start in range(0, len(data), STDIN_FRAME_BYTES)]
 
 
-def gathered(outputs: Iterable[Output], exit_code: int | None) -> Completed:
+def gathered(outputs: Iterable[Output], exit_code: int | None, notices: list[str]) -> Completed:
+    """Raises Internal when the daemon has told that output is missing: this is not all of it."""
     assert exit_code is not None, "only a command that has ended is complete"
+    if notices:
+        raise Internal(f"the command ended with {exit_code}, and its output is not complete: {'; '.join(notices)}")
     parts: dict[int, list[bytes]] = {STDOUT: [], STDERR: []}
     for channel, data in outputs:
         parts[channel].append(data)

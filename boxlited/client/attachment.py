@@ -18,9 +18,12 @@ from boxlited.client.attach_protocol import READ_BYTES, SILENCE_SECONDS, AttachP
 from boxlited.client.connections import ready
 from boxlited.client.errors import ConnectionLost, connection_lost
 from boxlited.client.values import Completed, Output
+from boxlited.errors import BoxlitedError
 
 if TYPE_CHECKING:
     import http.client
+
+Reopen = Callable[[int | None, Callable[[], bool]], "Link"]  # (since, whether it is given up)
 
 OPENING_SECONDS = 30.0
 CLOSING_SECONDS = 1.0
@@ -109,13 +112,14 @@ class Attachment:
     def __init__(
         self,
         open_link: Callable[[int | None], Link],
-        reopen_link: Callable[[int | None], Link] | None,
+        reopen_link: Reopen | None,
         since: int | None,
     ) -> None:
         self._reopen = reopen_link
         self._since = since
         self._closed = False
         self._stdin_ended = False
+        self._notices: list[str] = []  # of links that were lost
         self._link = open_link(since)
 
     def __enter__(self) -> Attachment:
@@ -130,9 +134,15 @@ class Attachment:
         return self._link.protocol.exit_code
 
     @property
+    def error_message(self) -> str | None:
+        """Why the command ended, when not by itself: its time was over, its box has ended."""
+        return self._link.protocol.error_message
+
+    @property
     def notices(self) -> list[str]:
-        """Errors that the daemon told of and that ended nothing, such as a resize without a tty."""
-        return self._link.protocol.notices
+        """Errors that the daemon told of and that ended nothing: output that was lost because nobody
+        was attached for long, a resize without a terminal."""
+        return self._notices + self._link.protocol.notices
 
     def __iter__(self) -> Iterator[Output]:
         """Raises ConnectionLost when the connection breaks (and, with `reconnect`, stays broken)."""
@@ -144,20 +154,32 @@ class Attachment:
                     return
                 if self._reopen is None:
                     raise
-                self._open_again(self._reopen)
+                if not self._open_again(self._reopen):
+                    return
                 continue
             if not outputs:
                 return
             yield from outputs
 
-    def _open_again(self, reopen: Callable[[int | None], Link]) -> None:
+    def _open_again(self, reopen: Reopen) -> bool:
+        """False when it was closed meanwhile."""
         self._link.close()
+        self._notices += self._link.protocol.notices
         if self._since is not None:
             self._since += self._link.protocol.payload_bytes
-        self._link = reopen(self._since)
+        try:
+            self._link = reopen(self._since, lambda: self._closed)
+        except BoxlitedError:
+            if self._closed:
+                return False
+            raise
+        if self._closed:
+            self._link.close()
+            return False
         if self._stdin_ended:
             with suppress(ConnectionLost):
                 self.send_eof()
+        return True
 
     def send(self, data: bytes) -> None:
         """To stdin. Waits while the command does not read."""
@@ -185,7 +207,7 @@ def completed(attachment: Attachment, stdin: bytes) -> Completed:
     feeder = threading.Thread(target=_feed, args=(attachment, stdin), daemon=True)
     feeder.start()
     try:
-        return gathered(list(attachment), attachment.exit_code)
+        return gathered(list(attachment), attachment.exit_code, attachment.notices)
     finally:
         attachment.close()
         feeder.join()

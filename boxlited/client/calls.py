@@ -70,6 +70,12 @@ class ExecRequest:
         return {**given, "args": list(self.args), "env": dict(self.env or {})}
 
 
+def checked_argv(argv: Sequence[str]) -> Sequence[str]:
+    if isinstance(argv, str) or not argv:
+        raise InvalidArgument(f"{argv!r} is no command: expected a list, the program first")
+    return argv
+
+
 def box_path(ref: str, *suffix: str) -> str:
     """The path of a box, or of something of it. "." and ".." would name another route: they are
     no box's name anyway."""

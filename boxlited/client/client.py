@@ -179,9 +179,9 @@ class Client:
         def link(offset: int | None) -> Link:
             return self._transport.upgrade(calls.attach(ref, execution_id, offset))
 
-        def link_again(offset: int | None) -> Link:
+        def link_again(offset: int | None, given_up: Callable[[], bool]) -> Link:
             call = calls.attach(ref, execution_id, offset)
-            flow = flows.reopened(call, self._retry_seconds, time.monotonic)
+            flow = flows.reopened(call, self._retry_seconds, time.monotonic, given_up)
             return cast("Link", self._run(flow, self._transport.upgrade))
 
         return Attachment(link, link_again if reconnect else None, since)
@@ -203,8 +203,9 @@ class Client:
         """
         from boxlited.client.attachment import completed
 
+        command, *args = calls.checked_argv(argv)
         started = self.exec(
-            ref, *argv, env=env, working_dir=working_dir, user=user, timeout_seconds=timeout_seconds
+            ref, command, *args, env=env, working_dir=working_dir, user=user, timeout_seconds=timeout_seconds
         )  # fmt: skip
         with self.attach(ref, started["execution_id"], 0, reconnect=not input) as attachment:
             return completed(attachment, input)

@@ -64,15 +64,16 @@ def bound_for(failure: BoxlitedError, seen: bool) -> float:
     return float("inf")
 
 
-def reopened(open_again: Call[T], retry_seconds: float, now: Clock) -> Flow[T]:
+def reopened(open_again: Call[T], retry_seconds: float, now: Clock, given_up: Callable[[], bool]) -> Flow[T]:
     """A lost attachment is opened again: the daemon was there, so it is waited for, and so is its
-    noticing (409 till then) that we are no longer attached."""
+    noticing (409 till then) that we are no longer attached. Until `given_up()` says that nobody
+    wants it any more."""
     began, pause = now(), FIRST_PAUSE_SECONDS
     while True:
         try:
             return cast(T, (yield open_again))
         except (ConnectionFailed, EngineUnavailable, InvalidState, AlreadyExists):
-            if now() - began + pause > retry_seconds:
+            if now() - began + pause > retry_seconds or given_up():
                 raise
         yield Pause(pause)
         pause = min(2 * pause, LONGEST_PAUSE_SECONDS)

@@ -122,7 +122,7 @@ def test_piped_input_is_not_lost_unseen(fake: FakeDaemon) -> None:
     fake.commands.cut_after = [1]
     code, _, err = boxctl("exec", "-i", "web", "cat", stdin=b"hello\n")
     assert code == 1
-    assert b"hint" in err
+    assert b"boxctl attach web e1" in err
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGQUIT])
@@ -178,10 +178,11 @@ def test_a_conversation_on_a_terminal(fake: FakeDaemon) -> None:
         terminal.until(lambda: any(call[1].endswith("/resize") for call in fake.calls()), "the size is told")
         terminal.type(b"stty size\n")
         terminal.expect(b"43 101")
-        terminal.type(b"trap 'echo caught it' INT; cat; echo over\n")
-        terminal.until(lambda: terminal.shown.rstrip().endswith(b"echo over"), "the shell shows what is typed")
+        terminal.type(b"trap 'echo caught it' INT; echo r$((1))ady; cat\n")
+        terminal.expect(b"r1ady")
         terminal.type(b"to cat\n")
-        terminal.expect(b"to cat\r\nto cat")
+        terminal.expect(b"to cat")  # as it is typed
+        terminal.expect(b"to cat")  # by cat
         terminal.type(b"\x03")
         terminal.expect(b"caught it")
         terminal.type(b"exit 7\n")
@@ -233,6 +234,17 @@ def test_a_lost_daemon_leaves_the_terminal_as_it_was(fake: FakeDaemon) -> None:
         execution.cut()
         assert terminal.wait() == 3
         terminal.expect(b"no execution e1")
+        assert terminal.is_as_before()
+
+
+def test_who_waits_for_a_lost_daemon_can_leave(fake: FakeDaemon) -> None:
+    with on_terminal("exec", "-it", "web", "sh", "-c", "echo up; exec sleep 987654") as terminal:
+        terminal.expect(b"up")
+        fake.replies["GET", f"/v1/boxes/{WEB}/executions/e1/attach"] = problem(503, "engine_unavailable", "it stops")
+        fake.commands.executions["e1"].cut()
+        terminal.until(lambda: fake.requests[-1].query == {"since": "4"}, "boxctl tries to attach again")
+        terminal.type(b"\x10\x11")
+        assert terminal.wait() == 0
         assert terminal.is_as_before()
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import json
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -16,11 +17,16 @@ from typing import Any
 
 import anyio
 import pytest
+import wsproto
+from hypothesis import given
+from hypothesis import strategies as st
+from wsproto import events
 
 from boxlited import errors
 from boxlited.client import AsyncClient, Client, ConnectionLost
+from boxlited.client.attach_protocol import AttachProtocol
 from tests.unit import fake_daemon
-from tests.unit.fake_daemon import FakeDaemon, problem
+from tests.unit.fake_daemon import FakeDaemon, Upgrade, problem
 
 WEB = "webaaaaaaaaaaaaa"
 DEADLINE_SECONDS = 60
@@ -76,6 +82,13 @@ def test_environment_directory_and_timeout_are_passed_on(ask: Ask, fake: FakeDae
         "command": "sh", "args": ["-c", "echo $A; pwd"], "env": {"A": "1"}, "working_dir": str(tmp_path),
         "user": "nobody", "tty": False, "timeout_seconds": 9,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("argv", [[], "echo hello"])
+def test_what_is_no_command_is_refused_here(ask: Ask, fake: FakeDaemon, argv: Any) -> None:
+    with pytest.raises(errors.InvalidArgument, match="is no command"):
+        ask("run_command", "web", argv)
+    assert fake.requests == []
 
 
 def test_what_cannot_be_executed_is_an_invalid_argument(ask: Ask) -> None:
@@ -227,6 +240,50 @@ def test_an_error_that_ends_nothing_is_a_notice(client: Client) -> None:
         attachment.send(b"on\n")
         _read_until(shown, b"on")
         assert attachment.notices == ["it has no terminal"]
+
+
+def _ending(fake: FakeDaemon, *messages: dict[str, Any]) -> None:
+    """Attaching to e1 gives these text messages."""
+
+    def serve(sock: Any, headers: Any, path: str) -> None:
+        ws = wsproto.WSConnection(wsproto.ConnectionType.SERVER)
+        ws.initiate_upgrade_connection(headers, path)
+        sock.sendall(ws.send(events.AcceptConnection()))
+        for message in messages:
+            sock.sendall(ws.send(events.TextMessage(data=json.dumps(message))))
+        sock.sendall(ws.send(events.CloseConnection(code=1000)))
+
+    fake.replies["GET", "/v1/boxes/web/executions/e1/attach"] = (101, Upgrade(serve))
+
+
+def test_why_a_command_was_ended_is_told(client: Client, fake: FakeDaemon) -> None:
+    _ending(fake, {"type": "exit", "exit_code": 137, "error_message": "its time was over"})
+    with client.attach("web", "e1") as attachment:
+        assert list(attachment) == []
+    assert (attachment.exit_code, attachment.error_message) == (137, "its time was over")
+
+
+def test_output_that_is_missing_is_not_passed_off_as_all_of_it(ask: Ask, fake: FakeDaemon) -> None:
+    _ending(fake, {"type": "error", "message": "7 bytes of output were lost"}, {"type": "exit", "exit_code": 0})
+    with pytest.raises(errors.Internal, match="not complete: 7 bytes of output were lost"):
+        ask("run_command", "web", ["true"])
+
+
+def test_strange_messages_end_nothing(client: Client, fake: FakeDaemon) -> None:
+    _ending(fake, {}, {"type": "new"}, {"type": "exit", "exit_code": "x"}, {"type": "exit", "exit_code": 3})
+    with client.attach("web", "e1") as attachment:
+        assert list(attachment) == []
+    assert attachment.exit_code == 3
+
+
+@given(st.lists(st.binary(max_size=300), max_size=8))
+def test_no_bytes_of_the_daemon_make_an_attachment_fail_otherwise_than_by_an_error_of_ours(noise: list[bytes]) -> None:
+    protocol = AttachProtocol("GET /x", "host", "/x", {})
+    try:
+        for piece in noise:
+            protocol.receive(piece)
+    except errors.BoxlitedError:
+        pass
 
 
 def test_a_later_attachment_goes_on_where_the_last_one_ended(client: Client, fake: FakeDaemon) -> None:
