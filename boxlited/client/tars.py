@@ -1,8 +1,8 @@
 """Tar streams of files of this host: written piece by piece, and unpacked with distrust.
 
 What comes out of a box may be hostile. Unpacking stays below its directory: names with ".." or a
-leading "/" are refused, no symbolic link is ever followed below it, links are made last, devices
-are refused. Memory is flat in both directions.
+leading "/" are refused, no symbolic link is ever followed below it, devices are refused. Memory is
+flat in both directions.
 """
 
 from __future__ import annotations
@@ -160,7 +160,6 @@ class Unpacker:
 
     def __init__(self, directory: str) -> None:
         self._root = directory
-        self._links: list[tuple[list[str], str]] = []
         self._modes: list[tuple[list[str], int]] = []
         self._written: set[tuple[str, ...]] = set()
 
@@ -174,7 +173,7 @@ class Unpacker:
         elif member.isreg():
             self._file(archive, member, parts)
         elif member.issym():
-            self._links.append((parts, member.linkname))
+            self._link(member.linkname, parts)
         elif member.islnk() and linked and tuple(linked) in self._written:
             self._another_name(linked, parts)
         else:
@@ -183,11 +182,7 @@ class Unpacker:
             )
 
     def finish(self) -> None:
-        for parts, target in self._links:
-            with _Directory(self._root, parts[:-1], make=True) as at:
-                with suppress(FileNotFoundError):
-                    os.unlink(parts[-1], dir_fd=at)
-                os.symlink(target, parts[-1], dir_fd=at)
+        """Directories get their modes last: one may be read-only."""
         for parts, mode in reversed(self._modes):
             with suppress(FileNotFoundError), _Directory(self._root, parts, make=False) as at:
                 os.fchmod(at, mode)
@@ -208,6 +203,13 @@ class Unpacker:
                     os.unlink(new, dir_fd=at)
                 raise
         self._written.add(tuple(parts))
+
+    def _link(self, target: str, parts: list[str]) -> None:
+        with _Directory(self._root, parts[:-1], make=True) as at:
+            with suppress(FileNotFoundError):
+                os.unlink(parts[-1], dir_fd=at)
+            os.symlink(target, parts[-1], dir_fd=at)
+        self._written.discard(tuple(parts))
 
     def _another_name(self, linked: list[str], parts: list[str]) -> None:
         with (

@@ -101,6 +101,7 @@ class Execution:
         self.execution_id, self.box_id, self.body, self.tty = execution_id, box_id, body, body["tty"]
         self.ended = threading.Event()
         self.attached = False
+        self.pongs = 0
         self._socket: socket.socket | None = None
         self.exit_code: int | None = None
         self._output: list[tuple[int, bytes]] = []
@@ -262,6 +263,8 @@ class Execution:
                         self._write(bytes(event.data))
                     elif isinstance(event, events.TextMessage):
                         self._told(json.loads(event.data), send)
+                    elif isinstance(event, events.Pong):
+                        self.pongs += 1
         gone.set()
         with self._changed:
             self._changed.notify_all()

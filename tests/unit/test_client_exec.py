@@ -242,6 +242,36 @@ def test_an_error_that_ends_nothing_is_a_notice(client: Client) -> None:
         assert attachment.notices == ["it has no terminal"]
 
 
+def test_a_ping_is_answered(ask: Ask, fake: FakeDaemon) -> None:
+    ask("run_command", "web", ["sh", "-c", "echo up; sleep 0.1; echo over"])
+    assert fake.commands.executions["e1"].pongs == 1
+
+
+def test_the_end_of_the_input_is_told_again_when_it_was_lost(client: Client, fake: FakeDaemon) -> None:
+    execution_id = client.exec("web", "sh", "-c", "echo up; cat")["execution_id"]
+    with client.attach("web", execution_id, 0, reconnect=True) as attachment:
+        outputs = iter(attachment)
+        assert next(outputs) == (1, b"up\n")
+        fake.commands.executions[execution_id].cut()
+        with pytest.raises(ConnectionLost):
+            attachment.send_eof()
+        assert list(outputs) == []
+        assert attachment.exit_code == 0
+
+
+def test_a_daemon_that_still_counts_us_as_attached_is_waited_for(ask: Ask, fake: FakeDaemon) -> None:
+    fake.commands.cut_after = [2]
+    answers = [None, problem(409, "invalid_state", "somebody is attached"), problem(409, "already_exists", "still")]
+
+    def attach(request: Any) -> Any:
+        scripted = answers.pop(0) if answers else None
+        return scripted or fake.commands.answer(request, WEB, ["e1", "attach"])
+
+    fake.replies["GET", "/v1/boxes/web/executions/e1/attach"] = attach
+    assert ask("run_command", "web", ["echo", "hello"]).stdout == b"hello\n"
+    assert answers == []
+
+
 def _ending(fake: FakeDaemon, *messages: dict[str, Any]) -> None:
     """Attaching to e1 gives these text messages."""
 

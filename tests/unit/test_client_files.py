@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import io
 import os
+import socket
 import stat
 import tarfile
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -217,6 +220,46 @@ def test_an_upload_of_the_asynchronous_client_tells_the_refusal_too(fake: FakeDa
     anyio.run(_endless_upload, fake, backend=backend)
 
 
+@contextmanager
+def deaf(path: Path) -> Iterator[None]:
+    """A daemon that refuses an upload at once, reads nothing of it, and closes nothing."""
+    body = b'{"error":{"message":"it is stopped","code":"stopped"}}'
+    over = threading.Event()
+
+    def serve() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(65536)
+            connection.sendall(b"HTTP/1.1 409 Conflict\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+            over.wait(60)
+
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
+
+async def _upload_to_the_deaf(path: Path, pieces: Iterator[bytes]) -> None:
+    async with AsyncClient(path) as client:
+        await client.put_files("web", "/", pieces)
+
+
+@pytest.mark.parametrize("kind", ["sync", "trio", "asyncio"])
+def test_a_refusal_is_heard_while_nobody_reads_the_upload(tmp_path: Path, kind: str) -> None:
+    path, pieces = tmp_path / "deaf.sock", iter(lambda: bytes(65536), None)
+    with deaf(path), Client(path) as client, pytest.raises(errors.Stopped):  # noqa: PT012
+        if kind == "sync":
+            client.put_files("web", "/", pieces)
+        else:
+            anyio.run(_upload_to_the_deaf, path, pieces, backend=kind)
+
+
 def test_a_failure_of_the_callers_own_source_is_his_and_not_a_lost_connection(client: Client) -> None:
     def broken() -> Iterator[bytes]:
         yield b"x" * 512
@@ -267,6 +310,7 @@ def link_twice(archive: tarfile.TarFile) -> None:
     [
         entry("../victim/file"), entry("d/../../victim/file"), entry("/etc/boxlited-test-never"), entry("other/file"),
         entry("d/name", tarfile.LNKTYPE, "../victim/precious"), entry("d/name", tarfile.LNKTYPE, "d/never"),
+        entry("d/name", tarfile.LNKTYPE, "d/mine"),
         entry("d/null", tarfile.CHRTYPE), entry("d/pipe", tarfile.FIFOTYPE), through_link, link_twice,
         entry("d/present/file"),
     ],
@@ -279,6 +323,7 @@ def test_a_hostile_archive_changes_nothing_outside(
     (victim / "precious").write_text("precious")
     (host / "target" / "d").mkdir(parents=True)
     (host / "target" / "d" / "present").symlink_to(victim)
+    (host / "target" / "d" / "mine").write_text("mine")
     fake.replies["GET", "/v1/boxes/web/files"] = (200, [hostile(build)])
     try:
         client.copy_out("web", "/d", host / "target")
@@ -286,6 +331,7 @@ def test_a_hostile_archive_changes_nothing_outside(
         pass
     assert tree(victim) == {"precious": "precious"}
     assert (victim / "precious").stat().st_nlink == 1
+    assert (host / "target" / "d" / "mine").stat().st_nlink == 1
     assert not list((host / "target").rglob(".boxlited-*"))
 
 
