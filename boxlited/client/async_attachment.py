@@ -15,7 +15,14 @@ from functools import partial
 import anyio
 import anyio.abc
 
-from boxlited.client.attach_protocol import READ_BYTES, SILENCE_SECONDS, AttachProtocol, gathered, stdin_pieces
+from boxlited.client.attach_protocol import (
+    READ_BYTES,
+    SILENCE_SECONDS,
+    Attached,
+    AttachProtocol,
+    gathered,
+    stdin_pieces,
+)
 from boxlited.client.attachment import CLOSING_SECONDS
 from boxlited.client.connections import ready
 from boxlited.client.errors import ConnectionLost
@@ -89,15 +96,13 @@ class AsyncLink:
             await anyio.aclose_forcefully(self._stream)
 
 
-class AsyncAttachment:
+class AsyncAttachment(Attached):
     """As `Attachment`: `async for channel, data in attachment`."""
 
     def __init__(self, link: AsyncLink, reopen: Reopen | None, since: int | None) -> None:
+        super().__init__(link.protocol, since)
         self._link = link
         self._reopen = reopen
-        self._since = since
-        self._stdin_ended = False
-        self._notices: list[str] = []  # of links that were lost
         self._outputs: deque[Output] = deque()
 
     async def __aenter__(self) -> AsyncAttachment:
@@ -105,22 +110,6 @@ class AsyncAttachment:
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
-
-    @property
-    def exit_code(self) -> int | None:
-        """As a shell has it: 128 + n after signal n. None until the command has ended."""
-        return self._link.protocol.exit_code
-
-    @property
-    def error_message(self) -> str | None:
-        """Why the command ended, when not by itself: its time was over, its box has ended."""
-        return self._link.protocol.error_message
-
-    @property
-    def notices(self) -> list[str]:
-        """Errors that the daemon told of and that ended nothing: output that was lost because nobody
-        was attached for long, a resize without a terminal."""
-        return self._notices + self._link.protocol.notices
 
     def __aiter__(self) -> AsyncAttachment:
         return self
@@ -141,10 +130,9 @@ class AsyncAttachment:
 
     async def _open_again(self, reopen: Reopen) -> None:
         await self._link.close()
-        self._notices += self._link.protocol.notices
-        if self._since is not None:
-            self._since += self._link.protocol.payload_bytes
-        self._link = await reopen(self._since)
+        since = self._account()
+        self._link = await reopen(since)
+        self._protocol = self._link.protocol
         if self._stdin_ended:
             with suppress(ConnectionLost):
                 await self.send_eof()

@@ -185,6 +185,39 @@ class AttachProtocol:
         return connection_lost(self._operation, cause)
 
 
+class Attached:
+    """What an attachment knows over all of its connections; the base of both attachments."""
+
+    def __init__(self, protocol: AttachProtocol, since: int | None) -> None:
+        self._protocol = protocol
+        self._since = since
+        self._stdin_ended = False
+        self._earlier_notices: list[str] = []
+
+    @property
+    def exit_code(self) -> int | None:
+        """As a shell has it: 128 + n after signal n. None until the command has ended."""
+        return self._protocol.exit_code
+
+    @property
+    def error_message(self) -> str | None:
+        """Why the command ended, when not by itself: its time was over, its box has ended."""
+        return self._protocol.error_message
+
+    @property
+    def notices(self) -> list[str]:
+        """Errors that the daemon told of and that ended nothing: output that was lost because nobody
+        was attached for long, a resize without a terminal."""
+        return self._earlier_notices + self._protocol.notices
+
+    def _account(self) -> int | None:
+        """The connection is lost: from where on the next one is to go on."""
+        self._earlier_notices += self._protocol.notices
+        if self._since is not None:
+            self._since += self._protocol.payload_bytes
+        return self._since
+
+
 def stdin_pieces(data: bytes) -> list[bytes]:
     """`data` as it goes into frames."""
     if len(data) <= STDIN_FRAME_BYTES:

@@ -14,7 +14,14 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
-from boxlited.client.attach_protocol import READ_BYTES, SILENCE_SECONDS, AttachProtocol, gathered, stdin_pieces
+from boxlited.client.attach_protocol import (
+    READ_BYTES,
+    SILENCE_SECONDS,
+    Attached,
+    AttachProtocol,
+    gathered,
+    stdin_pieces,
+)
 from boxlited.client.connections import ready
 from boxlited.client.errors import ConnectionLost, connection_lost
 from boxlited.client.values import Completed, Output
@@ -102,7 +109,7 @@ class Link:
             self._socket.sendall(self.protocol.closing())
 
 
-class Attachment:
+class Attachment(Attached):
     """Iterate over the output; it ends with the command, and then `exit_code` is known.
 
     With `reconnect`, a lost connection is opened again and goes on where it broke: no output is
@@ -116,33 +123,15 @@ class Attachment:
         since: int | None,
     ) -> None:
         self._reopen = reopen_link
-        self._since = since
         self._closed = False
-        self._stdin_ended = False
-        self._notices: list[str] = []  # of links that were lost
         self._link = open_link(since)
+        super().__init__(self._link.protocol, since)
 
     def __enter__(self) -> Attachment:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    @property
-    def exit_code(self) -> int | None:
-        """As a shell has it: 128 + n after signal n. None until the command has ended."""
-        return self._link.protocol.exit_code
-
-    @property
-    def error_message(self) -> str | None:
-        """Why the command ended, when not by itself: its time was over, its box has ended."""
-        return self._link.protocol.error_message
-
-    @property
-    def notices(self) -> list[str]:
-        """Errors that the daemon told of and that ended nothing: output that was lost because nobody
-        was attached for long, a resize without a terminal."""
-        return self._notices + self._link.protocol.notices
 
     def __iter__(self) -> Iterator[Output]:
         """Raises ConnectionLost when the connection breaks (and, with `reconnect`, stays broken)."""
@@ -164,15 +153,14 @@ class Attachment:
     def _open_again(self, reopen: Reopen) -> bool:
         """False when it was closed meanwhile."""
         self._link.close()
-        self._notices += self._link.protocol.notices
-        if self._since is not None:
-            self._since += self._link.protocol.payload_bytes
+        since = self._account()
         try:
-            self._link = reopen(self._since, lambda: self._closed)
+            self._link = reopen(since, lambda: self._closed)
         except BoxlitedError:
             if self._closed:
                 return False
             raise
+        self._protocol = self._link.protocol
         if self._closed:
             self._link.close()
             return False
