@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from starlette.routing import Route, Router
+from starlette.routing import Route, Router, compile_path
 
 from boxlited.api.call import Call
 from boxlited.api.middleware import Envelope, Gate
@@ -22,8 +22,15 @@ def build_app(services: Services) -> ASGIApp:
     by_path: dict[str, dict[str, Handler]] = {}
     for route in ROUTES:
         by_path.setdefault(route.path, {})[route.method] = route.handler
+    streaming = [(route.method, compile_path(route.path)[0]) for route in ROUTES if route.streams_body]
+
+    def streams_body(call: Call) -> bool:
+        path = call.scope["path"]
+        return any(call.method == method and pattern.match(path) for method, pattern in streaming)
+
     routes = [Route(path, Methods(handlers)) for path, handlers in by_path.items()]
-    return Envelope(Gate(Router(routes, redirect_slashes=False, default=_no_route)), services)
+    router = Router(routes, redirect_slashes=False, default=_no_route)
+    return Envelope(Gate(router, streams_body), services)
 
 
 class Methods:

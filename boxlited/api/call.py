@@ -24,10 +24,14 @@ MAX_BODY_BYTES = 1024 * 1024
 
 
 class Call:
-    """`status` is None until the reply begins. `body` is complete before a handler runs."""
+    """`status` is None until the reply begins.
+
+    `body` is complete before a handler runs, unless its route streams it: then `body_is_open` is
+    true until the last piece was received.
+    """
 
     __slots__ = (
-        "_headers", "_query", "body", "method", "params", "principal", "receive", "request_id",
+        "_headers", "_query", "body", "body_is_open", "method", "params", "principal", "receive", "request_id",
         "scope", "services", "status",
     )  # fmt: skip
 
@@ -39,6 +43,7 @@ class Call:
         self.principal: Principal | None = scope["state"].get("principal")
         self.request_id = ""
         self.body = b""
+        self.body_is_open = False
         self.params: Mapping[str, str] = {}
         self.status: int | None = None
         self._headers: dict[bytes, bytes] | None = None

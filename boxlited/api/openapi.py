@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from boxlited import __version__
-from boxlited.api.problems import ErrorBody
+from boxlited.api.problems import ErrorBody, UnsupportedMediaType
 from boxlited.api.table import Query, RouteDef
 from boxlited.errors import BY_CODE
 
@@ -64,6 +64,9 @@ def _operation(route: RouteDef, schemas: dict[Any, Json]) -> Json:
     if route.request is not None:
         content = {"application/json": {"schema": schemas[route.request]}}
         operation["requestBody"] = {"required": False, "content": content}
+    if route.streams_body is not None:
+        content = {route.streams_body: {"schema": {"type": "string", "format": "binary"}}}
+        operation["requestBody"] = {"required": True, "content": content}
     return operation
 
 
@@ -98,6 +101,8 @@ def _responses(route: RouteDef, schemas: dict[Any, Json]) -> Json:
     codes: dict[int, list[str]] = {}
     for code in (*_ALWAYS, *route.errors, *(("unsupported",) if route.status == 422 else ())):
         codes.setdefault(BY_CODE[code].status, []).append(code)
+    if route.streams_body is not None:
+        codes[UnsupportedMediaType.status] = [UnsupportedMediaType.code]
     for status, names in sorted(codes.items()):
         content = {"application/json": {"schema": schemas[ErrorBody]}}
         responses[str(status)] = {"description": ", ".join(names), "content": content}

@@ -54,6 +54,12 @@ class BodyRefused(InvalidArgument):
     """The body was not read to its end: the connection cannot be used any more."""
 
 
+class UnsupportedMediaType(InvalidArgument):
+    """The body is of a kind that the route does not take."""
+
+    status = 415
+
+
 class Error(msgspec.Struct, frozen=True):
     message: str
     type: str

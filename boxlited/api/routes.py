@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
-from boxlited.api import openapi, schemas, streaming
+from boxlited.api import files, openapi, schemas, streaming, ui
 from boxlited.api import routes_boxes as boxes
 from boxlited.api import routes_exec as commands
 from boxlited.api import routes_system as system
@@ -21,6 +21,7 @@ from boxlited.model import BoxSpec, BoxStatus, ExecSpec
 BOX = "/v1/boxes/{ref}"
 EXECUTION = BOX + "/executions/{execution_id}"
 TEXT = "text/plain"
+TAR = "application/x-tar"
 
 _PAGE = (
     Query("status", BoxStatus, "only boxes in this status"),
@@ -44,8 +45,17 @@ _ATTACH = (
     Query("stdin", bool, "false: only look"),
 )
 
-_ONE = ("not_found",)
 _ASK = ("not_found", "invalid_state", "unsupported", "timeout")
+_PATH = Query("path", Annotated[str, Meta(min_length=1, max_length=4096)], "absolute path inside the box")
+_PUT_FILES = (
+    _PATH,
+    Query("overwrite", bool, "replace files that exist; true when absent"),
+    Query("source_is_dir", bool, "what the archive is of; when absent, one of a single file is of a file"),
+)
+_GET_FILES = (_PATH, Query("follow_symlinks", bool, "pack what links inside the directory lead to"))
+
+_ONE = ("not_found",)
+_TRANSFER = ("not_found", "already_exists", "stopped", "resource_exhausted", "storage_error")
 _MOVE = ("not_found", "invalid_state")
 
 
@@ -56,12 +66,6 @@ async def document(call: Call) -> Reply:
 def _box(method: str, suffix: str, handler: Any, summary: str, **more: Any) -> RouteDef:
     """A route below one box that answers with the box, unless told otherwise."""
     return RouteDef(method, BOX + suffix, handler, summary, **{"response": schemas.Box, **more})
-
-
-def _later(method: str, path: str, summary: str) -> RouteDef:
-    """In the contract, not in this version: 422."""
-    summary = f"{summary} (not in this version)"
-    return RouteDef(method, path, boxes.unsupported, summary, status=422, errors=_ONE)
 
 
 _BOXES = (
@@ -102,10 +106,12 @@ _EXEC = (
              status=101, query=_ATTACH, errors=(*_ASK, "already_exists")),
 )  # fmt: skip
 
-_LATER = (
-    _later("PUT", BOX + "/files", "Put files into a box"),
-    _later("GET", BOX + "/files", "Get files out of a box"),
-)
+_FILES = (
+    _box("PUT", "/files", files.put, "Unpack a tar in a running box: all of it, or nothing", response=None, status=204,
+         query=_PUT_FILES, streams_body=TAR, errors=_TRANSFER),
+    _box("GET", "/files", files.get, "Pack a file or directory of a running box", response=None,
+         query=_GET_FILES, media_type=TAR, errors=_TRANSFER),
+)  # fmt: skip
 
 _SYSTEM = (
     RouteDef("GET", "/v1/config", system.config, "Capabilities and defaults", schemas.ServerConfig),
@@ -116,9 +122,10 @@ _SYSTEM = (
     RouteDef("GET", "/v1/events", streaming.events, "Every transition, as Server-Sent Events", schemas.Event,
              query=_SINCE, headers=_LAST_EVENT, media_type="text/event-stream"),
     RouteDef("GET", "/v1/openapi.json", document, "This document", dict[str, Any]),
+    RouteDef("GET", ui.PATH, ui.page, "The web page", media_type="text/html"),
     RouteDef("GET", "/healthz", system.healthz, "The process answers", schemas.Health),
     RouteDef("GET", "/readyz", system.readyz, "Recovery has ended", schemas.Health),
     RouteDef("GET", "/metrics", system.prometheus, "Counters for Prometheus", media_type=TEXT),
 )  # fmt: skip
 
-ROUTES: tuple[RouteDef, ...] = _BOXES + _EXEC + _LATER + _SYSTEM
+ROUTES: tuple[RouteDef, ...] = _BOXES + _EXEC + _FILES + _SYSTEM

@@ -139,11 +139,5 @@ async def metrics(call: Call) -> Reply:
     return json_reply(await call.supervisor.box_metrics(call.ref))
 
 
-async def unsupported(call: Call) -> Reply:
-    """Routes of the contract that this version does not have. The box must exist all the same."""
-    call.supervisor.get(call.ref)
-    raise Unsupported("commands and files inside a box are not supported by this version")
-
-
 def _shown(call: Call, box: Box) -> Reply:
     return json_reply(box_view(box, call.services.host))

@@ -24,7 +24,11 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class RouteDef:
-    """`errors` are the codes that this route adds to those that every route can answer with."""
+    """`errors` are the codes that this route adds to those that every route can answer with.
+
+    `streams_body` is the media type of a body that the handler takes itself, piece by piece: access
+    is then asked for before a byte of it is taken.
+    """
 
     method: str
     path: str
@@ -37,3 +41,4 @@ class RouteDef:
     headers: tuple[Query, ...] = ()
     errors: tuple[str, ...] = ()
     media_type: str = "application/json"
+    streams_body: str | None = None

@@ -12,9 +12,10 @@ import select
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import TYPE_CHECKING, TextIO
 
 from boxlited.cli import exits, terminal
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from boxlited.client import Attachment, Client
 
 INPUT_BYTES = 64 * 1024
+RESEND_SECONDS = 0.05
 GIVE_UP_AFTER = 3  # the third Ctrl-C says that nobody wants to wait for a command that ignores it
 _FORWARDED = (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
 _HANDLED = (*_FORWARDED, signal.SIGHUP, signal.SIGWINCH, signal.SIGTSTP, signal.SIGCONT)
@@ -54,7 +56,7 @@ def converse(session: Session, box_id: str, execution_id: str, wiring: Wiring) -
     Raises Detached, and what attaching raises. The terminal is then as it was before.
     """
     raw = RawTerminal(wiring.interactive and wiring.tty)
-    # What is piped in must not be lost unseen; a key that is lost is typed again.
+    # What is piped in must not be lost unseen, and what was on its way would be.
     reconnect = raw.active or not wiring.interactive
     attachment = session.client.attach(box_id, execution_id, wiring.since, reconnect=reconnect)
     conversation = _Conversation(session, box_id, execution_id, wiring, raw, attachment)
@@ -128,40 +130,42 @@ class _Conversation:
     def _send_input(self, stop: int) -> None:
         keys = DetachKeys() if self._raw.active else None
         descriptor = sys.stdin.fileno()
-        while _readable(descriptor, stop):
-            try:
-                data = os.read(descriptor, INPUT_BYTES)
-            except OSError:  # the terminal is gone
-                data = b""
-            if not data:
-                self._input_ended()
-                return
-            detached = False
-            if keys is not None:
-                data, detached = keys.feed(data)
-            self._send(lambda data=data: self._attachment.send(data))  # type: ignore[misc]
+        unsent, detached = b"", False
+        while (found := _wait(descriptor, stop, RESEND_SECONDS if unsent else None)) is not Woken.STOP:
+            if found is Woken.READABLE:
+                data = _read_or_end(descriptor)
+                if not data:
+                    self._input_ended()
+                    return
+                if keys is not None:
+                    data, detached = keys.feed(data)
+                unsent = (unsent + data)[:INPUT_BYTES]
+            unsent = self._send(unsent)
             if detached:
                 self._leave(None)
                 return
+
+    def _send(self, data: bytes) -> bytes:
+        """What is to be sent again: keys that were typed while the daemon was away, and nothing that
+        was piped in. That the connection is lost the main thread tells, or opens it again."""
+        try:
+            self._attachment.send(data)
+        except ConnectionLost:
+            return data if self._raw.active else b""
+        return b""
 
     def _input_ended(self) -> None:
         if self._raw.active:
             self._leave(128 + signal.SIGHUP)
         else:
-            self._send(self._attachment.send_eof)
-
-    def _send(self, send: Callable[[], None]) -> None:
-        try:
-            send()
-        except ConnectionLost:
-            pass  # the main thread tells of it, or opens it again, or it is over
+            self._no_input()
 
     # ---- signals and sizes
 
     def _control(self, wakes: int, stop: int) -> None:
         interrupts = 0
         with self._session.another_client() as client:
-            while _readable(wakes, stop):
+            while _wait(wakes, stop) is not Woken.STOP:
                 for number in os.read(wakes, 64):
                     interrupts += number in (signal.SIGINT, signal.SIGTERM)
                     if self._is_the_end(number, interrupts):
@@ -224,12 +228,28 @@ def _heard(_number: int, _frame: object) -> None:
     """The wake-up descriptor tells of it."""
 
 
-def _readable(descriptor: int, stop: int) -> bool:
-    """Waits for something to read; False once `stop` has ended."""
+class Woken(Enum):
+    READABLE = auto()
+    STOP = auto()
+    LATE = auto()
+
+
+def _wait(descriptor: int, stop: int, seconds: float | None = None) -> Woken:
+    """For something to read, or until `stop` has ended, or for so long."""
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
     poll.register(stop, select.POLLIN)
-    return all(found != stop for found, _ in poll.poll())
+    found = [ready for ready, _ in poll.poll(None if seconds is None else seconds * 1000)]
+    if stop in found:
+        return Woken.STOP
+    return Woken.READABLE if found else Woken.LATE
+
+
+def _read_or_end(descriptor: int) -> bytes:
+    try:
+        return os.read(descriptor, INPUT_BYTES)
+    except OSError:  # the terminal is gone
+        return b""
 
 
 # ---- output

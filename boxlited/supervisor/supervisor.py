@@ -47,6 +47,7 @@ from boxlited.supervisor.settle import Settler
 from boxlited.supervisor.spawn import Spawner
 from boxlited.supervisor.start import Starter
 from boxlited.supervisor.stop import Drainer
+from boxlited.supervisor.transfers import Transfers
 from boxlited.supervisor.usage import UsageReader
 from boxlited.supervisor.watch import Watcher
 
@@ -81,6 +82,8 @@ class Supervisor(Queries, Executing):
         self._ledger = Ledger(store, self._release)
         self._spawner = Spawner(lock_fd, self._on_exited)
         self._executions = Executions(kernel, home, self._ledger, control_key, self.attach, self.start)
+        limits = {"max_bytes": config.files.max_bytes, "max_entries": config.files.max_entries}
+        self._transfers = Transfers(self._executions, limits)
         self._engines = Engines(config, cgroups, home, self._executions.run_key)
         self._reasons = Reasons(home)
         self._usage = UsageReader(kernel, cgroups)

@@ -14,10 +14,8 @@ import pytest
 import boxlited
 from boxlited.client import Client
 from tests.integration.daemon_harness import Daemon
-from tests.integration.files_probe import require_files
 
 DOCUMENT = Path(boxlited.__file__).parent.parent / "docs" / "client.md"
-NEEDS_FILES = {"Files"}
 EXAMPLES = 50
 
 pytestmark = pytest.mark.skipif(not DOCUMENT.exists(), reason="installed without its source tree")
@@ -64,8 +62,6 @@ def test_the_examples_are_true(
     shared: Daemon, names: dict[str, Any], section: Section, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BOXLITED_SOCKET", str(shared.socket))
-    if section.title in NEEDS_FILES:
-        require_files(shared)
     examples = doctest.DocTestParser().get_doctest(section.text, names, section.title, str(DOCUMENT), section.line)
     said: list[str] = []
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
@@ -77,4 +73,3 @@ def test_the_examples_are_true(
 def test_the_document_has_its_examples() -> None:
     parser = doctest.DocTestParser()
     assert sum(len(parser.get_examples(section.text)) for section in sections()) >= EXAMPLES
-    assert {section.title for section in sections()} >= NEEDS_FILES

@@ -22,7 +22,6 @@ import pytest
 from boxlited.client import AsyncClient, Client
 from boxlited.errors import Unauthenticated
 from tests.integration.daemon_harness import Daemon, until
-from tests.integration.files_probe import require_files
 from tests.terminal import Terminal
 
 BOXCTL = [sys.executable, "-m", "boxlited.cli.boxctl"]
@@ -161,7 +160,6 @@ def test_a_signal_to_boxctl_reaches_the_command(daemon: Daemon) -> None:
 
 
 def test_files_go_in_and_come_out_as_they_were(daemon: Daemon, tmp_path: Path) -> None:
-    require_files(daemon)
     daemon.run(name="web")
     source = tmp_path / "source"
     (source / "sub").mkdir(parents=True)

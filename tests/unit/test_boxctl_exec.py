@@ -248,6 +248,21 @@ def test_who_waits_for_a_lost_daemon_can_leave(fake: FakeDaemon) -> None:
         assert terminal.is_as_before()
 
 
+def test_keys_that_are_typed_while_the_daemon_is_away_arrive_when_it_is_back(fake: FakeDaemon) -> None:
+    path = f"/v1/boxes/{WEB}/executions/e1/attach"
+    with on_terminal("exec", "-it", "web", "sh", "-c", "echo up; read line; echo got $line") as terminal:
+        terminal.expect(b"up")
+        fake.replies["GET", path] = problem(503, "engine_unavailable", "it stops")
+        fake.commands.executions["e1"].cut()
+        terminal.until(lambda: fake.requests[-1].query == {"since": "4"}, "boxctl tries to attach again")
+        terminal.type(b"hello\n")
+        tries = len(fake.requests)
+        terminal.until(lambda: len(fake.requests) > tries, "the keys wait for another try")
+        del fake.replies["GET", path]
+        terminal.expect(b"got hello")
+        assert terminal.wait() == 0
+
+
 def test_job_control_gives_the_terminal_back_and_takes_it_again(fake: FakeDaemon) -> None:
     with on_terminal("exec", "-it", "web", "sh") as terminal:
         terminal.type(b"echo $((6*7))\n")
