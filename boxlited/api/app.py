@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from starlette.routing import Route, Router, compile_path
 
+from boxlited.api.absent import absent
 from boxlited.api.call import Call
 from boxlited.api.middleware import Envelope, Gate
 from boxlited.api.problems import MethodNotAllowed, NoRoute
@@ -61,4 +62,4 @@ class Methods:
 
 async def _no_route(scope: Scope, receive: Receive, send: Send) -> None:
     call: Call = scope["boxlited.call"]
-    raise NoRoute(f"{call.method} {call.path[:256]} is not a route of this API; see /v1/openapi.json")
+    raise absent(call) or NoRoute(f"{call.method} {call.path[:256]} is not a route of this API; see /v1/openapi.json")

@@ -15,6 +15,7 @@ from typing import Any
 
 import structlog
 
+from boxlited.api.absent import absent
 from boxlited.api.bodies import has_body, linger, read_body
 from boxlited.api.call import Call
 from boxlited.api.origins import check_origin
@@ -82,6 +83,8 @@ class Envelope:
         try:
             check_access(call)
             check_ready(call)
+            if refusal := absent(call):
+                raise refusal
             await serve_websocket(call, send)
         except BoxlitedError as error:
             _note(call, error)
