@@ -347,9 +347,10 @@ def test_run_it_rm_feels_like_a_shell_and_leaves_no_box(fake: FakeDaemon) -> Non
         terminal.type(b"stty size; echo $A\n")
         terminal.expect(b"17 61")
         terminal.expect(b"1")
-        terminal.type(b"sleep 987654\n")
-        terminal.until(lambda: terminal.shown.count(b"sleep 987654") == 1, "it is typed")
+        terminal.type(b"sh -c 'echo r$((1))ady; exec sleep 987654'\n")
+        terminal.expect(b"r1ady")
         terminal.type(b"\x03")
+        terminal.expect(b"# " if os.geteuid() == 0 else b"$ ")  # what is typed before the ^C is done would go with it
         terminal.type(b"exit 9\n")
         assert terminal.wait() == 9
         assert terminal.is_as_before()
