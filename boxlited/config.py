@@ -17,6 +17,7 @@ from msgspec import Meta
 
 from boxlited.config_tables import Table, check_table, shown
 from boxlited.errors import ConfigError
+from boxlited.ownership import check_config_file
 from boxlited.shim.engines import ENGINES
 
 MAX_SOCKET_PATH_BYTES = 107
@@ -79,6 +80,11 @@ class Stop(Table, frozen=True, kw_only=True):
     default_timeout_seconds: Annotated[float, Meta(ge=0, le=3600)] = 30.0
 
 
+class Files(Table, frozen=True, kw_only=True):
+    max_bytes: Annotated[int, Meta(ge=1 << 20, le=2**50)] = 16 << 30
+    max_entries: Count = 1_000_000
+
+
 class Config(Table, frozen=True, kw_only=True):
     """Everything that can be set. `systemd/boxlited.toml.example` explains each key."""
 
@@ -95,6 +101,7 @@ class Config(Table, frozen=True, kw_only=True):
     quarantine: Quarantine = Quarantine()
     events: Events = Events()
     stop: Stop = Stop()
+    files: Files = Files()
 
 
 def default_home(environ: Mapping[str, str] = os.environ) -> Path:
@@ -131,6 +138,8 @@ def load_config(file: Path | None, environ: Mapping[str, str] = os.environ, **ov
     """
     path = file or _config_file(environ)
     content = _read(path) if path is not None else {}
+    if path is not None:
+        check_config_file(path)
     problems = check_table(content, Config, str(path))
     chosen = _chosen(environ, overrides)
     for key, (source, value) in chosen.items():

@@ -15,8 +15,10 @@ from typing import Any
 
 import structlog
 
-from boxlited.api.bodies import linger, read_body
+from boxlited.api.absent import absent
+from boxlited.api.bodies import has_body, linger, read_body
 from boxlited.api.call import Call
+from boxlited.api.origins import check_origin
 from boxlited.api.problems import BodyRefused, error_reply
 from boxlited.api.replies import ASGIApp, Message, Receive, Scope, Send, send_reply
 from boxlited.api.services import Services
@@ -30,8 +32,8 @@ from boxlited.errors import (
 )
 
 SAFE_METHODS = frozenset({"GET", "HEAD"})
-OPEN_PATHS = frozenset({"/v1/config", "/healthz", "/readyz"})  # no token asked
-ALWAYS_PATHS = frozenset({"/healthz"})  # answered before recovery has ended
+OPEN_PATHS = frozenset({"/v1/config", "/healthz", "/readyz", "/ui"})  # no token asked
+ALWAYS_PATHS = frozenset({"/healthz", "/ui"})  # answered before recovery has ended
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
@@ -81,6 +83,8 @@ class Envelope:
         try:
             check_access(call)
             check_ready(call)
+            if refusal := absent(call):
+                raise refusal
             await serve_websocket(call, send)
         except BoxlitedError as error:
             _note(call, error)
@@ -99,7 +103,9 @@ async def _refuse(call: Call, send: Send, error: BoxlitedError) -> None:
     if call.status is not None:
         return  # the reply has begun: leaving it without an end closes the connection
     reply = error_reply(error, call.request_id)
-    if isinstance(error, BodyRefused):
+    if isinstance(error, BodyRefused) or call.body_is_open:
+        if not isinstance(error, BodyRefused):
+            reply.headers = (*reply.headers, (b"connection", b"close"))
         await send_reply(send, reply, more_body=True)
         await linger(call.receive, call.scope["state"].get("abort"))
     else:
@@ -148,14 +154,19 @@ def _request_id(proposed: str | None) -> str:
 class Gate:
     """Reads the body, then asks: who is it, is the daemon ready, may it write?
 
-    The body comes first: the web server waits for whoever does not take it.
+    The body comes first: the web server waits for whoever does not take it. A route that streams
+    its body takes it last, and a refusal before that closes the connection.
     """
 
-    def __init__(self, inner: ASGIApp) -> None:
+    def __init__(self, inner: ASGIApp, streams_body: Callable[[Call], bool]) -> None:
         self._inner = inner
+        self._streams_body = streams_body
 
     async def __call__(self, call: Call, send: Send) -> None:
-        call.body = await read_body(call)
+        if self._streams_body(call):
+            call.body_is_open = has_body(call)
+        else:
+            call.body = await read_body(call)
         check_access(call)
         check_ready(call)
         call.scope["boxlited.call"] = call
@@ -175,6 +186,7 @@ def check_access(call: Call) -> None:
     if refusal is not None:
         raise PermissionDenied(refusal)
     token: bytes | None = state.get("token")
+    check_origin(call, has_token=token is not None)
     if token is not None and call.path not in OPEN_PATHS:
         _check_token(call, token)
     if call.principal is None:

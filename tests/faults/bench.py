@@ -6,7 +6,6 @@ point suffers from an earlier one.
 
 from __future__ import annotations
 
-import errno
 import grp
 import os
 from collections.abc import Callable
@@ -14,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from boxlited.errors import BoxlitedError
-from tests.integration.daemon_harness import READY_SECONDS, Daemon, until
+from tests.integration.daemon_harness import READY_SECONDS, Daemon, reader_at, until
+from tests.integration.leftovers import children
 
 # Nothing happens by itself: no pass falls into the counting. What a fault left is looked at by `reconcile`.
 # The group is one that the first source of names knows.
@@ -66,9 +66,9 @@ class Bench:
 
     def spawner(self) -> int:
         """The daemon's only child."""
-        children = children_of(self.pid)
-        assert len(children) == 1, f"the daemon has the children {children}"
-        return children[0]
+        found = children(self.pid)
+        assert len(found) == 1, f"the daemon has the children {found}"
+        return found[0]
 
     def relaunch(self, env: dict[str, str]) -> None:
         """In the place of the daemon that is there, one with another environment; does not wait for it."""
@@ -110,27 +110,11 @@ class Bench:
 
 def open_gate(gate: Path, came: Callable[[], Any]) -> Any:
     """Wait until somebody is held at the gate, call `came` while he is, and let him go."""
-
-    def reader() -> list[int]:
-        try:
-            return [os.open(gate, os.O_WRONLY | os.O_NONBLOCK)]
-        except OSError as error:
-            if error.errno != errno.ENXIO:
-                raise
-            return []
-
-    descriptor = until(reader, f"somebody is held at {gate.name}")[0]
+    descriptor = reader_at(gate)
     try:
         return came()
     finally:
         os.close(descriptor)
-
-
-def children_of(pid: int) -> list[int]:
-    try:
-        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except FileNotFoundError:
-        return []
 
 
 def name_of(pid: int) -> str:

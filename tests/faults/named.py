@@ -31,6 +31,7 @@ POINTS: dict[str, tuple[str, ...]] = {
         "watch.before_register",
         "spawner.before_fork", "spawner.after_fork", "hook.begin", "hook.before_pid_file", "hook.after_pid_file",
         "shim.after_stash", "shim.before_workload", "shim.after_workload", "shim.after_ready",
+        "workload.before_leash", "workload.after_leash",
     ),
     "stop": (
         "stop.after_intent", "stop.after_signal", "apply.before_write", "apply.after_write", "apply.after_pid_file",
@@ -48,8 +49,8 @@ POINTS: dict[str, tuple[str, ...]] = {
     "rebuild": ("store.set_aside", "daemon.after_rebuild"),
 }  # fmt: skip
 # Cut by tests of their own, which bring about what reaches them.
-ELSEWHERE = frozenset({"key.before_rename", "apply.await_evidence", "workload.before_leash", "workload.after_leash"})
-BELOW = ("spawner.", "hook.", "shim.", "exit.")  # in a process that the daemon has forked
+ELSEWHERE = frozenset({"key.before_rename", "apply.await_evidence"})
+BELOW = ("spawner.", "hook.", "shim.", "exit.", "workload.")  # in a process that the daemon has forked
 NO_CALLS = ("store.", "daemon.", "recover.", "quarantine.")  # no system call of ours that could fail lies there
 
 

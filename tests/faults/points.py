@@ -12,11 +12,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from tests.faults.bench import Bench, children_of, name_of, open_gate
+from tests.faults.bench import Bench, name_of, open_gate
 from tests.faults.calls import KILL
 from tests.faults.operations import OPERATIONS, Operation
 from tests.faults.tracing import Tracer, threads_of
 from tests.integration.daemon_harness import until
+from tests.integration.leftovers import children
 
 Reached = Callable[[], bool]
 
@@ -141,7 +142,7 @@ def _cut_shim(operation: Operation, point: Point) -> Outcome:
     tracers: list[Tracer] = []
 
     def attach() -> None:
-        held = [pid for pid in children_of(bench.spawner()) if name_of(pid) == "boxlited-spawn"]
+        held = [pid for pid in children(bench.spawner()) if name_of(pid) == "boxlited-spawn"]
         tracers.append(Tracer(held, bench.trace, point.injection).__enter__())
 
     open_gate(bench.gate, attach)
