@@ -130,7 +130,7 @@ class Starter:
         self._directories.prepare_run(layout)
         spec = box.spec
         if self._engines.command(spec) is not None:  # our own shim does it itself
-            _put_away_exit(layout)
+            put_away_exit(layout)
         pids = self._engines.pids(spec)
         setup = self._cgroups.prepare(box.box_id, run_id, cpus=spec.cpus, memory_mib=spec.memory_mib, pids=pids)
         hit("start.after_cgroup")
@@ -217,7 +217,8 @@ class Starter:
         )
 
 
-def _put_away_exit(layout: BoxLayout) -> None:
+def put_away_exit(layout: BoxLayout) -> None:
+    """Stash the exit file of another run. Raises StorageError or ResourceExhausted."""
     try:
         stash(layout.exit_file, layout.exit_previous)
     except OSError as error:

@@ -23,6 +23,7 @@ CALLS = [
     ("stop", "database", "pwrite64", "ENOSPC", 3),
     ("remove", "main", "rename", "EIO", 1),
     ("crash", "main", "openat", "EMFILE", 1),
+    ("crash", "main", "unlink", "EIO", 1),
 ]
 
 
