@@ -200,7 +200,7 @@ class Daemon:
     @property
     def client(self) -> Client:
         if self._client is None:
-            self._client = Client(self.socket)
+            self._client = Client(self.socket, retry_seconds=0)
         return self._client
 
     def drop_client(self) -> None:
