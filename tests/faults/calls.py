@@ -21,7 +21,7 @@ ERRORS: dict[str, tuple[str, ...]] = {
     "unlink": ("EIO",),
     "unlinkat": ("EIO",),
     "rmdir": ("EIO",),
-    "getdents64": ("EIO", "ENOMEM"),
+    "getdents64": ("EIO",),
     "clone": ("EAGAIN", "ENOMEM"),
     "clone3": ("EAGAIN", "ENOMEM"),
     "fork": ("EAGAIN", "ENOMEM"),
@@ -39,12 +39,15 @@ ERRORS: dict[str, tuple[str, ...]] = {
     "setsid": ("ENOMEM",),
     "prlimit64": ("ENOMEM",),
 }
-READ_ONLY = frozenset({"pread64", "getdents64", "dup2", "prlimit64"})  # a kill there is a kill at the next one
+# A kill at what changes nothing is a kill at the next one. The daemon's main thread opens only to read.
+READS = frozenset({"pread64", "getdents64", "dup2", "prlimit64"})
+MAIN_READS = READS | {"openat"}
 
 
-def kinds(call: str) -> tuple[str, ...]:
+def kinds(role: str, call: str) -> tuple[str, ...]:
     """What is done to a call: killed there, unless that tells nothing new, and each of its errors."""
-    return ERRORS[call] if call in READ_ONLY else (KILL, *ERRORS[call])
+    reads = MAIN_READS if role in ("main", "recovery main") else READS
+    return ERRORS[call] if call in reads else (KILL, *ERRORS[call])
 
 
 def expression(call: str, kind: str, number: int) -> str:

@@ -221,12 +221,11 @@ class Exec(Operation):
 
     def again(self) -> None:
         execution = self._exec()
-        path = f"/v1/boxes/{self.subject}/executions/{execution}"
-        until(lambda: self.daemon.client._call("GET", path)["status"] == "completed", "the command ends")
+        client = self.daemon.client
+        until(lambda: client.execution(self.subject, execution)["status"] == "completed", "the command ends")
 
     def _exec(self) -> str:
-        body = {"command": "/bin/true", "args": []}
-        return str(self.daemon.client._call("POST", f"/v1/boxes/{self.subject}/exec", body=body)["execution_id"])
+        return str(self.daemon.client.exec(self.subject, "/bin/true")["execution_id"])
 
 
 class Recovery(Operation):

@@ -131,8 +131,7 @@ class Crowd:
 
     def _exec(self, client: Client, place: Place, _luck: float) -> None:
         place.is_stopped = False
-        body = {"command": "/bin/true", "args": [], "timeout_seconds": 5}
-        self._ask(place, lambda box_id: client._call("POST", f"/v1/boxes/{box_id}/exec", body=body))
+        self._ask(place, lambda box_id: client.exec(box_id, "/bin/true", timeout_seconds=5))
 
     def _get(self, client: Client, place: Place, _luck: float) -> None:
         self._ask(place, client.get)
@@ -200,7 +199,7 @@ class Clients:
             thread.join()
 
     def _act(self, chance: random.Random) -> None:
-        with Client(self._path) as client:
+        with Client(self._path, retry_seconds=0) as client:
             while not self._over.is_set():
                 place, act, luck = chance.choice(self._crowd.places), chance.choice(ACTS), chance.random()
                 with place.lock:

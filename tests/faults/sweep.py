@@ -1,10 +1,11 @@
 """Every point of every operation: counted first, then cut at the first, the second, ... until none is reached.
 
-Owns the order and the tally. Two homes are worked in at once.
+Owns the order and the tally. Several homes are worked in at once.
 """
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 import threading
@@ -19,6 +20,7 @@ from tests.faults.calls import ERRORS, kinds
 from tests.faults.operations import OPERATIONS
 from tests.faults.points import Point, run
 
+JOBS = int(os.environ.get("BOXLITED_FAULT_JOBS", "2"))  # homes that are worked in at once
 MOST = 400  # points of one call and kind: a sweep that goes on for ever is a fault of its own
 
 
@@ -89,7 +91,7 @@ def numbered(operation: str, role: str, call: str, kind: str, least: int) -> Ite
 class Sweep:
     """All lines of the operations that are asked for; prints each as it is finished."""
 
-    def __init__(self, operations: Iterable[str], jobs: int = 2) -> None:
+    def __init__(self, operations: Iterable[str], jobs: int = JOBS) -> None:
         self._operations = list(operations)
         self._jobs = jobs
         self._print = threading.Lock()
@@ -106,7 +108,7 @@ class Sweep:
                     (operation, role, call, kind, number)
                     for (operation, role), counts in zip(places, counted, strict=True)
                     for call, number in sorted(counts.items())
-                    for kind in kinds(call)
+                    for kind in kinds(role, call)
                 ]
                 tasks = [pool.submit(self._sweep_call, *one) for one in work]
                 tasks += [pool.submit(self._sweep_named, one) for one in self._operations]
