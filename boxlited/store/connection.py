@@ -36,7 +36,10 @@ class Connection:
     async def open(cls, path: Path, load: Callable[[sqlite3.Connection], T]) -> tuple[Connection, T]:
         """Open, check, migrate; returns what `load` returns too. Raises Corrupt, StartupError."""
         problems: list[sqlite3.Error] = []
-        raw = await aio_as_trio(_connect)(path, problems)
+        try:
+            raw = await aio_as_trio(_connect)(path, problems)
+        except RuntimeError as error:  # no thread for it
+            raise unusable(path, error) from error
         connection = cls(raw, current_loop.get())
         try:
             if problems:

@@ -16,7 +16,7 @@ from typing import Any
 import structlog
 import trio
 
-from boxlited.errors import InvalidState, Stopped, Timeout
+from boxlited.errors import InvalidState, ResourceExhausted, Stopped, Timeout
 from boxlited.failpoints import hit
 from boxlited.model import Box, BoxStatus, Desired, EventKind, IdentityKind, StopCause
 from boxlited.supervisor.cgroup import Cgroups
@@ -32,6 +32,7 @@ from boxlited.supervisor.reasons import Reasons
 from boxlited.supervisor.restarts import Restarts
 from boxlited.supervisor.start import Starter, put_away_exit
 from boxlited.supervisor.stop import Drainer, dead_event
+from boxlited.supervisor.worker import in_worker
 
 LEFTOVERS_SECONDS = 5.0
 EVIDENCE_POLL_SECONDS = 0.002
@@ -264,7 +265,8 @@ class Applier:
         self._cgroups.remove(box.box_id)
         await self._ledger.delete(box)
         hit("remove.after_delete")
-        await trio.to_thread.run_sync(self._directories.delete_removed)
+        with suppress(ResourceExhausted):  # the housekeeping tries again
+            await in_worker(self._directories.delete_removed)
 
 
 def _plain(value: Any) -> Any:

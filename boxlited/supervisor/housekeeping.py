@@ -6,7 +6,6 @@ Runs inside the reconcile loop. Failures are logged and tried again; no box is c
 from __future__ import annotations
 
 import structlog
-import trio
 
 from boxlited.config import Config
 from boxlited.errors import BoxlitedError
@@ -16,6 +15,7 @@ from boxlited.supervisor.directories import Directories
 from boxlited.supervisor.layout import HomeLayout
 from boxlited.supervisor.ledger import Ledger
 from boxlited.supervisor.orphans import Orphans
+from boxlited.supervisor.worker import in_worker
 
 log = structlog.get_logger()
 
@@ -35,10 +35,10 @@ class Housekeeper:
         gained: list[BoxID] = []
         try:
             gained = await self._orphans.scan(database_lost=False)
-            await trio.to_thread.run_sync(self._directories.delete_removed)
+            await in_worker(self._directories.delete_removed)
             await self._orphans.purge(self._config.quarantine.grace_seconds)
             await self._ledger.store.prune_events(self._config.events.keep)
-            await trio.to_thread.run_sync(hostetc.sync, self._home.etc_dir)
+            await in_worker(hostetc.sync, self._home.etc_dir)
         except (BoxlitedError, OSError) as error:
             log.error("housekeeping failed, it is tried again", error=str(error))
         return gained

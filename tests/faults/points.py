@@ -57,8 +57,9 @@ def run(bench: Bench, point: Point) -> Outcome:
     operation.prepare()
     log_begin = len(bench.daemon.log_text())
     outcome = _cut(operation, point)
-    if not outcome.reached:
-        operation.promise = None  # nothing happened that the oracle would have to look at
+    if point.call is not None and not outcome.reached:  # it ran through: nothing happened
+        operation.clear()
+        return outcome
     judge(operation, outcome.said_yes, may_die=_may_die(point))
     no_bug(bench, log_begin)
     return outcome
