@@ -112,9 +112,13 @@ class Directories:
 
     def delete_removed(self) -> None:
         """Delete what `remove` renamed away, also by an earlier daemon. What resists is tried again later."""
-        for entry in _entries(self._home.quarantine_dir):
-            if entry.name.startswith(DOOMED):
-                self._delete(entry)
+        try:
+            doomed = [entry for entry in _entries(self._home.quarantine_dir) if entry.name.startswith(DOOMED)]
+        except OSError as error:
+            log.warning("quarantine could not be looked through, it is tried again", error=error.strerror)
+            return
+        for entry in doomed:
+            self._delete(entry)
 
     def _delete(self, entry: os.DirEntry[str]) -> bool:
         try:
@@ -150,8 +154,12 @@ class Directories:
         return [entry.name for entry in due if _age(entry) > grace_seconds and self._delete(entry)]
 
     def names(self) -> list[str]:
-        """Every entry of boxes/, whatever it is."""
-        return [entry.name for entry in _entries(self._home.boxes_dir)]
+        """Every entry of boxes/, whatever it is. Raises StorageError or ResourceExhausted."""
+        try:
+            hit("scan.begin")
+            return [entry.name for entry in _entries(self._home.boxes_dir)]
+        except OSError as error:
+            raise storage_error("look through the directories of the boxes", self._home.boxes_dir, error) from error
 
 
 def storage_error(doing: str, path: Path, error: OSError) -> StorageError | ResourceExhausted:

@@ -15,7 +15,7 @@ import structlog
 import trio
 
 from boxlited.config import Config
-from boxlited.errors import BoxlitedError, NotFound
+from boxlited.errors import BoxlitedError, NotFound, StartupError
 from boxlited.failpoints import hit
 from boxlited.model import Box, BoxID, BoxStatus, Desired, IdentityKind, StopCause
 from boxlited.supervisor.apply import Options
@@ -31,6 +31,7 @@ from boxlited.supervisor.watch import Watcher
 
 FULL_SWEEP_PASSES = 12
 HOUSEKEEPING_PASSES = 12
+EX_IOERR = 74
 
 log = structlog.get_logger()
 
@@ -65,14 +66,26 @@ class Reconciler:
         self.is_recovered = False
 
     async def recover(self, *, database_lost: bool) -> None:
-        """The first pass: every row and every directory. The API must not answer before it ends."""
+        """The first pass: every row and every directory. The API must not answer before it ends.
+
+        Raises StartupError when rows are to be made of directories that cannot be looked at.
+        """
         hit("recover.begin")
-        gained = await self._orphans.scan(database_lost=database_lost)
+        gained = await self._first_scan(database_lost)
         hit("recover.after_scan")
         entries = await self.full_pass(dry_run=False)
         self.is_recovered = True
         acted = [entry for entry in entries if entry["action"] != "none"]
         log.info("recovered", boxes=len(entries), acted=len(acted), directories_gained=len(gained))
+
+    async def _first_scan(self, database_lost: bool) -> list[BoxID]:
+        try:
+            return await self._orphans.scan(database_lost=database_lost)
+        except BoxlitedError as error:
+            if database_lost:
+                raise StartupError(error.message, EX_IOERR) from error
+            log.error("the directories are looked through later", error=error.message)
+            return []
 
     async def run(self) -> None:
         """Serve until cancelled."""

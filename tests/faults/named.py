@@ -15,7 +15,7 @@ from pathlib import Path
 import boxlited
 from tests.faults.bench import Bench
 from tests.faults.operations import OPERATIONS
-from tests.faults.points import judge
+from tests.faults.points import judge, refused_in_words
 
 KINDS = ("kill", "EIO", "ENOSPC")
 ERRNO = {"EIO": 5, "ENOSPC": 28}
@@ -43,10 +43,10 @@ POINTS: dict[str, tuple[str, ...]] = {
     "event append": (f"store.before_commit{SECOND}", f"store.after_commit{SECOND}"),
     "exec": ("exec.before_request", "exec.after_reply"),
     "recovery": (
-        "daemon.begin", "daemon.after_lock", "recover.begin", "quarantine.after_rename", "recover.after_scan",
-        "apply.after_stash", "apply.before_write", "apply.after_write", "daemon.after_recovery", "daemon.before_api",
+        "daemon.begin", "daemon.after_lock", "recover.begin", "scan.begin", "quarantine.after_rename",
+        "recover.after_scan", "apply.after_stash", "apply.before_write", "apply.after_write", "daemon.after_recovery", "daemon.before_api",
     ),
-    "rebuild": ("store.set_aside", "daemon.after_rebuild"),
+    "rebuild": ("store.set_aside", "scan.begin", "daemon.after_rebuild"),
 }  # fmt: skip
 # Cut by tests of their own, which bring about what reaches them.
 ELSEWHERE = frozenset({"key.before_rename", "apply.await_evidence"})
@@ -96,7 +96,8 @@ def run(bench: Bench, point: Point) -> None:
         operation.prepare()
     bench.acted.unlink(missing_ok=True)
     bench.relaunch({"BOXLITED_FAILPOINTS": point.environment, "BOXLITED_FAILPOINTS_ACTED": str(bench.acted)})
-    if "recover" not in operation.roles[0]:
+    starts = operation.roles[0].startswith("recovery")
+    if not starts:
         assert bench.settle_start(), "the daemon did not start"
     if below:
         operation.prepare()
@@ -105,4 +106,6 @@ def run(bench: Bench, point: Point) -> None:
     if point.kind == "kill" and not below:
         assert bench.daemon.process is not None
         assert bench.daemon.process.wait(timeout=30) == -signal.SIGKILL
-    judge(operation, said_yes, may_die=point.kind == "kill" and not below)
+    if starts and not said_yes and point.kind != "kill":
+        refused_in_words(bench)
+    judge(operation, said_yes, may_die=starts or (point.kind == "kill" and not below))

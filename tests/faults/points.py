@@ -119,11 +119,12 @@ def _cut_recovery(operation: Operation, point: Point) -> Outcome:
     with _entered(tracer):
         said_yes = operation.act(_asker(tracer, point))
     if not said_yes and point.kind != KILL:
-        _refused_in_words(bench)
+        refused_in_words(bench)
     return Outcome(_reached(tracer, point), said_yes, dict(tracer.counts()))
 
 
-def _refused_in_words(bench: Bench) -> None:
+def refused_in_words(bench: Bench) -> None:
+    """A daemon that did not start has said in one line why."""
     process = bench.daemon.process
     assert process is not None
     code = process.wait()

@@ -100,8 +100,9 @@ class Sweep:
         self.lines: list[Line] = []
 
     def run(self) -> list[Line]:
+        pool = ThreadPoolExecutor(self._jobs)
         try:
-            with ThreadPoolExecutor(self._jobs) as pool:
+            with pool:
                 places = [(operation, role) for operation in self._operations for role in OPERATIONS[operation].roles]
                 counted = list(pool.map(lambda place: self._worker().count(*place), places))
                 work = [
@@ -112,8 +113,11 @@ class Sweep:
                 ]
                 tasks = [pool.submit(self._sweep_call, *one) for one in work]
                 tasks += [pool.submit(self._sweep_named, one) for one in self._operations]
-                for task in tasks:
-                    task.result()
+                try:
+                    for task in tasks:
+                        task.result()
+                finally:  # after Ctrl-C: the points under way are finished, no other is begun
+                    pool.shutdown(wait=True, cancel_futures=True)
         finally:
             for worker in self._workers:
                 worker.close()

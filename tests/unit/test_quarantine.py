@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from pathlib import Path
 
 import pytest
 
+from boxlited.errors import ResourceExhausted
 from boxlited.supervisor import directories as module
 from boxlited.supervisor.directories import Directories
 from boxlited.supervisor.layout import HomeLayout
@@ -128,3 +130,20 @@ def test_a_wall_clock_that_leaps_deletes_nothing(
 def test_without_a_grace_period_it_goes_at_the_first_look(home: HomeLayout, directories: Directories) -> None:
     (home.boxes_dir / "lost").mkdir()
     assert len({directories.quarantine("lost").name} & set(directories.purge_quarantine(0.0))) == 1
+
+
+def test_a_quarantine_that_cannot_be_looked_through_is_left_for_later(
+    home: HomeLayout, directories: Directories, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (home.quarantine_dir / "removed-x").mkdir()
+
+    def refuse(_path: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "scandir", refuse)
+        directories.delete_removed()
+        with pytest.raises(ResourceExhausted, match="look through"):
+            directories.names()
+    directories.delete_removed()
+    assert list(home.quarantine_dir.iterdir()) == []
