@@ -44,7 +44,8 @@ POINTS: dict[str, tuple[str, ...]] = {
     "exec": ("exec.before_request", "exec.after_reply"),
     "recovery": (
         "daemon.begin", "daemon.after_lock", "recover.begin", "scan.begin", "quarantine.after_rename",
-        "recover.after_scan", "apply.after_stash", "apply.before_write", "apply.after_write", "daemon.after_recovery", "daemon.before_api",
+        "recover.after_scan", "apply.after_stash",
+        "apply.before_write", "apply.after_write", "daemon.after_recovery", "daemon.before_api",
     ),
     "rebuild": ("store.set_aside", "scan.begin", "daemon.after_rebuild"),
 }  # fmt: skip

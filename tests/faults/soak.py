@@ -116,6 +116,10 @@ class Soak:
                 daemon.check_oracle(crowd.acknowledged())
             except AssertionError as error:
                 self._problems.append(str(error))
+        if "Traceback" in daemon.log_text():
+            self._problems.append(
+                "an error was not told in words: " + daemon.log_text().partition("Traceback")[2][:2000]
+            )
         self.oracles += 1
         self._say(f"{'':11}oracle: {len(daemon.shims())} shims, {len(self._problems)} violations")
 
