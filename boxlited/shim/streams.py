@@ -5,6 +5,7 @@ keeps the client waiting. Standard library only.
 """
 
 import json
+from typing import Any
 
 from boxlited.shim.control import Connection
 from boxlited.shim.engines.base import EngineError
@@ -59,7 +60,7 @@ class Stream:
             self._hear(kind, payload)
         except EngineError as error:
             self._connection.send_frame(Kind.NOTICE, str(error).encode())
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError, OSError):
             self._connection.close()
 
     def _hear(self, kind: int, payload: bytes) -> None:
@@ -77,7 +78,7 @@ class Stream:
                 execution.stdin.end()
             case Kind.RESIZE:
                 size = json.loads(payload)
-                execution.resize(int(size["cols"]), int(size["rows"]))
+                execution.resize(as_size(size["cols"]), as_size(size["rows"]))
             case Kind.SIGNAL:
                 execution.signal(int(json.loads(payload)["signal"]))
             case _:
@@ -88,3 +89,8 @@ class Stream:
         if self._execution.stdin is not None:
             self._execution.stdin.drained = None
         self._execution.detach()
+
+
+def as_size(value: Any, default: int = 1) -> int:
+    """Columns or rows as a terminal can have them. Raises ValueError, TypeError, OverflowError."""
+    return min(65535, max(1, int(value))) if value is not None else default
