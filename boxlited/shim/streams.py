@@ -1,7 +1,8 @@
 """One client attached to one execution: output to it as fast as it takes it, input from it.
 
-Bounded: no more than a window is on its way unacknowledged, and input that the command does not take
-keeps the client waiting. Standard library only.
+Bounded: no more than a window is on its way unacknowledged, in either direction. The daemon sends input
+only as far as it was told of what the command took; one that sends more is not read, acknowledgements
+and all, so it may wait for ever. Standard library only.
 """
 
 import json
@@ -14,6 +15,8 @@ from boxlited.shim.frames import OFFSET, Kind
 
 SEND_BYTES = 256 * 1024
 WINDOW_BYTES = 1 << 20
+STDIN_WINDOW_BYTES = 256 * 1024
+STDIN_STEP_BYTES = STDIN_WINDOW_BYTES // 4
 
 
 class Stream:
@@ -29,12 +32,14 @@ class Stream:
             ring.lost = 0
         self._acked = self.position
         self._ended = False
+        self._first = self._told = 0  # of the input
 
     def begin(self) -> None:
         self._execution.attach(self._push)
         self._connection.pull = self._push
         if self._execution.stdin is not None:
-            self._execution.stdin.drained = self._connection.unpause
+            self._first = self._told = self._execution.stdin.received
+            self._execution.stdin.drained = self._on_drained
         if self._missing > 0:
             self._connection.send_frame(
                 Kind.NOTICE, f"{self._missing} bytes of output were lost: nobody took them in time".encode()
@@ -53,6 +58,17 @@ class Stream:
         if self._execution.is_drained and self.position == ring.end and not self._ended:
             self._ended = True
             self._connection.send_frame(Kind.EXIT, json.dumps(self._execution.view()).encode())
+
+    def _on_drained(self) -> None:
+        """The command took input: the client may send as much again."""
+        stdin = self._execution.stdin
+        if stdin is None:
+            return
+        if stdin.taken - self._told >= STDIN_STEP_BYTES:
+            self._told = stdin.taken
+            self._connection.send_frame(Kind.ACK, OFFSET.pack(self._told - self._first))
+        if not stdin.is_full:
+            self._connection.unpause()
 
     def hear(self, kind: int, payload: bytes) -> None:
         """A frame of the client. Raises nothing: what makes no sense ends the connection."""

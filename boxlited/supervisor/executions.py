@@ -10,22 +10,23 @@ import hashlib
 import json
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import structlog
 import trio
 
-from boxlited.errors import BoxlitedError, InvalidState, Stopped
+from boxlited.errors import BoxlitedError, EngineUnavailable, InvalidState, Stopped, Unsupported
 from boxlited.model import Box, BoxStatus, ExecSpec
 from boxlited.shim import proof
 from boxlited.shim.frames import OFFSET, Kind
+from boxlited.shim.streams import STDIN_WINDOW_BYTES
 from boxlited.supervisor.channel import Channel, ShimUnproven, open_channel
 from boxlited.supervisor.kernel import KernelProtocol
 from boxlited.supervisor.layout import HomeLayout
 from boxlited.supervisor.ledger import Ledger
 
-MAX_STDIN_FRAME = 256 * 1024
+STDIN_FRAME_BYTES = 64 * 1024
 TOUCHED_SHARE = 4  # an idle time is noted anew when this part of it is over
 STARTABLE = frozenset({BoxStatus.CONFIGURED, BoxStatus.STOPPED, BoxStatus.FAILED})
 
@@ -41,20 +42,46 @@ class Attachment:
         self.position = position  # of the next byte, counted over both channels from the beginning
         self._channel = channel
         self._sending = trio.Lock()
+        self._sent = self._taken = 0  # bytes of input
+        self._took = trio.Event()
 
     async def receive(self) -> tuple[Kind, bytes] | None:
         """STDOUT, STDERR, NOTICE or EXIT, the last one; None when the shim is gone. Raises EngineUnavailable."""
-        found = await self._channel.receive()
-        return None if found is None else (Kind(found[0]), found[1])
+        while (found := await self._channel.receive()) is not None:
+            kind, payload = Kind(found[0]), found[1]
+            if kind is not Kind.ACK:
+                return kind, payload
+            self._take(payload)
+        self._take(None)
+        return None
+
+    def _take(self, payload: bytes | None) -> None:
+        """The command took so much of its input; or nothing takes any more, and none is held back."""
+        if payload is None:
+            self._taken = self._sent
+        elif len(payload) == OFFSET.size:
+            self._taken = min(OFFSET.unpack(payload)[0], self._sent)
+        self._took.set()
+        self._took = trio.Event()
 
     async def acknowledge(self, count: int) -> None:
-        """So many payload bytes have reached the client: the shim need not keep them for it."""
+        """So many payload bytes have reached the client: the shim need not keep them for it.
+
+        Says nothing of a shim that is gone: what it sent before can still be received.
+        """
         self.position += count
-        await self._send(Kind.ACK, OFFSET.pack(self.position))
+        with suppress(EngineUnavailable):
+            await self._send(Kind.ACK, OFFSET.pack(self.position))
 
     async def stdin(self, data: bytes) -> None:
-        for start in range(0, len(data), MAX_STDIN_FRAME):
-            await self._send(Kind.STDIN, data[start : start + MAX_STDIN_FRAME])
+        """Waits while the command does not take it, which only `receive` hears of: else acknowledgements,
+        which go the same way, would wait behind it, and the command for them."""
+        for start in range(0, len(data), STDIN_FRAME_BYTES):
+            piece = data[start : start + STDIN_FRAME_BYTES]
+            while self._sent + len(piece) - self._taken > STDIN_WINDOW_BYTES:
+                await self._took.wait()
+            self._sent += len(piece)
+            await self._send(Kind.STDIN, piece)
 
     async def end_stdin(self) -> None:
         await self._send(Kind.STDIN_EOF)
@@ -118,11 +145,16 @@ class Executions:
             return await channel.request(**request)
 
     async def is_busy(self, box: Box) -> bool:
-        """Whether a command runs in a box; then it is in use now. One that cannot be asked runs none."""
+        """Whether a command runs in a box; then it is in use now. One that does not answer may run some."""
         try:
             reply = await self.ask(box, op="list")
-        except BoxlitedError:
+        except (Stopped, Unsupported):  # it ended, or has no channel
             return False
+        except BoxlitedError as error:
+            log.warning(
+                "it is not known whether a box is idle: it is left alone", box_id=box.box_id, error=error.message
+            )
+            return True
         busy = any(execution["status"] == "running" for execution in reply["executions"])
         if busy:
             await self._touch(self._ledger.row(box.box_id))
