@@ -167,7 +167,10 @@ class Requests:
             stream.close()
 
         connection.closed = closed
-        _say(connection, {"ok": True, "execution": execution.view(), "position": stream.position})
+        _say(
+            connection,
+            {"ok": True, "execution": execution.view(), "position": stream.position, "queued": stream.queued},
+        )
         stream.begin()
 
     def _files(self, connection: Connection, request: Json) -> None:

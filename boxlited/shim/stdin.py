@@ -53,7 +53,9 @@ class Stdin:
         if self._ending or self._fd < 0:
             return
         if self._eof is not None:
-            self.write(self._eof * 2 if self._mid_line else self._eof)  # the first one only ends the line
+            said = self._eof * 2 if self._mid_line else self._eof  # the first one only ends the line
+            self.write(said)
+            self.received -= len(said)
             self._mid_line = False
         else:
             self._ending = True

@@ -32,13 +32,18 @@ class Stream:
             ring.lost = 0
         self._acked = self.position
         self._ended = False
-        self._first = self._told = 0  # of the input
+        self._first = self._told = 0 if execution.stdin is None else execution.stdin.taken
+
+    @property
+    def queued(self) -> int:
+        """Input of a client before this one that the command did not take yet."""
+        stdin = self._execution.stdin
+        return 0 if stdin is None else stdin.received - stdin.taken
 
     def begin(self) -> None:
         self._execution.attach(self._push)
         self._connection.pull = self._push
         if self._execution.stdin is not None:
-            self._first = self._told = self._execution.stdin.received
             self._execution.stdin.drained = self._on_drained
         if self._missing > 0:
             self._connection.send_frame(
