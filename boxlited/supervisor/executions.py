@@ -38,17 +38,20 @@ Move = Callable[[str], Awaitable[Box]]
 class Attachment:
     """The stream of one execution. `receive` and the other methods may be used by two tasks at once."""
 
-    def __init__(self, channel: Channel, position: int) -> None:
+    def __init__(self, channel: Channel, position: int, queued: int) -> None:
+        """`queued`: input of a client before this one that the command did not take yet."""
         self.position = position  # of the next byte, counted over both channels from the beginning
         self._channel = channel
         self._sending = trio.Lock()
-        self._sent = self._taken = 0  # bytes of input
+        self._sent, self._taken = queued, 0  # bytes of input
         self._took = trio.Event()
 
     async def receive(self) -> tuple[Kind, bytes] | None:
         """STDOUT, STDERR, NOTICE or EXIT, the last one; None when the shim is gone. Raises EngineUnavailable."""
         while (found := await self._channel.receive()) is not None:
             kind, payload = Kind(found[0]), found[1]
+            if kind is Kind.EXIT:
+                self._take(None)
             if kind is not Kind.ACK:
                 return kind, payload
             self._take(payload)
@@ -165,7 +168,7 @@ class Executions:
         """Attached to an execution while the block lasts; it goes on afterwards. Raises AlreadyExists for a second."""
         async with self.channel(box) as channel:
             reply = await channel.request(op="attach", execution_id=execution_id, since=since)
-            yield Attachment(channel, int(reply["position"]))
+            yield Attachment(channel, int(reply["position"]), int(reply["queued"]))
 
     @asynccontextmanager
     async def channel(self, box: Box) -> AsyncIterator[Channel]:
