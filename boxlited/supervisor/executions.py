@@ -17,7 +17,7 @@ import structlog
 import trio
 
 from boxlited.errors import BoxlitedError, EngineUnavailable, InvalidState, Stopped, Unsupported
-from boxlited.model import Box, BoxStatus, ExecSpec
+from boxlited.model import Box, BoxID, BoxStatus, ExecSpec
 from boxlited.shim import proof
 from boxlited.shim.frames import OFFSET, Kind
 from boxlited.shim.streams import STDIN_WINDOW_BYTES
@@ -33,6 +33,7 @@ STARTABLE = frozenset({BoxStatus.CONFIGURED, BoxStatus.STOPPED, BoxStatus.FAILED
 log = structlog.get_logger()
 
 Move = Callable[[str], Awaitable[Box]]
+Look = Callable[[BoxID], Awaitable[None]]
 
 
 class Attachment:
@@ -101,10 +102,17 @@ class Attachment:
 
 
 class Executions:
-    """`attach` proves a box alive, `start` brings one to run; both are the supervisor's own."""
+    """`attach` proves a box alive, `start` brings one to run, `look` settles what is seen: the supervisor's own."""
 
     def __init__(
-        self, kernel: KernelProtocol, home: HomeLayout, ledger: Ledger, key: bytes, attach: Move, start: Move
+        self,
+        kernel: KernelProtocol,
+        home: HomeLayout,
+        ledger: Ledger,
+        key: bytes,
+        attach: Move,
+        start: Move,
+        look: Look,
     ) -> None:
         self._kernel = kernel
         self._home = home
@@ -112,6 +120,7 @@ class Executions:
         self._key = key
         self._attach = attach
         self._start = start
+        self._look = look
 
     def run_key(self, box_id: str, run_id: str) -> bytes:
         """What the shim of this run is given in its spec."""
@@ -191,11 +200,13 @@ class Executions:
                 if runtime.unproven:
                     log.info("shim has proven itself again", box_id=box.box_id, pid=pid)
                     runtime.unproven = False
+                    await self._look(box.box_id)
                 yield channel
         except ShimUnproven as error:
             if runtime.handle is not None and runtime.handle.pid == pid and not runtime.unproven:
                 log.error("shim is not proven: it is left alone", box_id=box.box_id, pid=pid, error=error.message)
                 runtime.unproven = True
+                await self._look(box.box_id)
             raise InvalidState(f"box {box.name}: {error.message}") from error
 
     async def _touch(self, box: Box) -> None:

@@ -80,7 +80,7 @@ class Supervisor(Queries, Executing):
         self._observer = Observer(kernel, home, cgroups)
         self._ledger = Ledger(store, self._release)
         self._spawner = Spawner(lock_fd, self._on_exited)
-        self._executions = Executions(kernel, home, self._ledger, control_key, self.attach, self.start)
+        self._executions = Executions(kernel, home, self._ledger, control_key, self.attach, self.start, self._look)
         self._engines = Engines(config, cgroups, home, self._executions.run_key)
         self._reasons = Reasons(home)
         self._usage = UsageReader(kernel, cgroups)
@@ -319,6 +319,9 @@ class Supervisor(Queries, Executing):
         if not outcome:
             raise Internal("the daemon is shutting down; the command was not finished")
         return outcome[0]
+
+    async def _look(self, box_id: BoxID) -> None:
+        await self._settle_quietly(box_id, Request.RECONCILE, Options(self._grace))
 
     def _release(self, handle: PidfdHandle) -> None:
         self._watcher.discard(handle.pidfd)
