@@ -7,6 +7,7 @@ protocol in the shape of the contract, and a way to close the connection from ou
 from __future__ import annotations
 
 import secrets
+import select
 from typing import Any, cast
 
 import h11
@@ -61,6 +62,14 @@ class BoundedStream:
         if scope.cancelled_caught:
             self.abort()  # or the reading side would wait for this client for ever
             raise trio.BrokenResourceError("the client does not read")
+
+    def is_gone(self) -> bool:
+        """Whether the peer has closed, though what it sent before may lie there unread."""
+        if self.socket.fileno() < 0:
+            return True
+        poll = select.poll()
+        poll.register(self.socket.fileno(), select.POLLRDHUP)
+        return bool(poll.poll(0))
 
     def abort(self) -> None:
         """Close at once. Whoever waits for this socket is woken with ClosedResourceError."""
