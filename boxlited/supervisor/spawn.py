@@ -24,6 +24,7 @@ import trio
 
 from boxlited.errors import BoxlitedError, EngineUnavailable, ResourceExhausted
 from boxlited.supervisor.kernel import ExitStatus
+from boxlited.supervisor.program import environment, unchangeable
 
 MAX_MESSAGE_BYTES = 65536
 SPAWN_DEADLINE_SECONDS = 20.0
@@ -121,12 +122,15 @@ class Spawner:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             argv = [sys.executable, "-P", "-m", "boxlited.supervisor.spawner"]
-            self._process = subprocess.Popen(
-                [*argv, str(theirs.fileno()), str(self._lock_fd)],
-                pass_fds=(theirs.fileno(), self._lock_fd),
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,
-            )
+            with unchangeable(sys.executable) as program:
+                self._process = subprocess.Popen(
+                    [*argv, str(theirs.fileno()), str(self._lock_fd)],
+                    executable=program,
+                    env=environment(),
+                    pass_fds=(theirs.fileno(), self._lock_fd),
+                    stdin=subprocess.DEVNULL,
+                    start_new_session=True,
+                )
         ours.setblocking(False)
         self._socket = trio.socket.from_stdlib_socket(ours)
 
