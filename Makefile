@@ -22,10 +22,12 @@ test: $(VENV)/.installed deps-system
 	$(BIN)/lint-imports
 	$(BIN)/pytest
 
-# systemd-analyze checks the units; where it cannot be installed those tests say so and skip.
+# systemd-analyze checks the units, Chromium shows the page; where they cannot be installed those tests say so and skip.
 deps-system:
-	@command -v systemd-analyze >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
-	  && apt-get update -qq && apt-get install -qq -y --no-install-recommends systemd >/dev/null; } || true
+	@missing=; command -v systemd-analyze >/dev/null || missing=systemd; \
+	  { command -v chromium && command -v chromedriver; } >/dev/null || missing="$$missing chromium chromium-driver"; \
+	  [ -z "$$missing" ] || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq \
+	  && for package in $$missing; do apt-get install -qq -y --no-install-recommends $$package >/dev/null || true; done; } || true
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports

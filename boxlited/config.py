@@ -17,6 +17,7 @@ from msgspec import Meta
 
 from boxlited.config_tables import Table, check_table, shown
 from boxlited.errors import ConfigError
+from boxlited.ownership import check_config_file
 from boxlited.shim.engines import ENGINES
 
 MAX_SOCKET_PATH_BYTES = 107
@@ -131,6 +132,8 @@ def load_config(file: Path | None, environ: Mapping[str, str] = os.environ, **ov
     """
     path = file or _config_file(environ)
     content = _read(path) if path is not None else {}
+    if path is not None:
+        check_config_file(path)
     problems = check_table(content, Config, str(path))
     chosen = _chosen(environ, overrides)
     for key, (source, value) in chosen.items():

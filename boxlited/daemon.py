@@ -31,6 +31,7 @@ from boxlited.config import Config
 from boxlited.errors import DatabaseError, StartupError
 from boxlited.homelock import acquire
 from boxlited.model import EventDraft, EventKind
+from boxlited.ownership import check_home, check_socket_directory
 from boxlited.stdio import say_error
 from boxlited.store.store import Store, StoreOpening
 from boxlited.supervisor import hostetc
@@ -57,6 +58,7 @@ def run_daemon(config: Config, on_ready: Callable[[list[str]], None] | None = No
     files = _raise_file_limit()
     kernel = Kernel()
     home = HomeLayout(Path(config.home))
+    check_home(home.home)
     _prepare_home(home)
     lock_fd = acquire(home.lock_file, kernel)
     try:
@@ -146,7 +148,10 @@ async def _hear_signals(signals: AsyncIterator[int], stop: trio.Event) -> None:
 def _check_listeners(config: Config, handed_over: list[Listener]) -> None:
     """Before recovery: a daemon that could not be reached must not start boxes, again and again."""
     token_file = Path(config.api.token_file) if config.api.token_file is not None else None
-    check_listeners(_own_paths(config, handed_over), config.api.listen, token_file)
+    own = _own_paths(config, handed_over)
+    check_listeners(own, config.api.listen, token_file)
+    for directory in {path.parent for path in own}:
+        check_socket_directory(directory)
 
 
 def _own_paths(config: Config, handed_over: list[Listener]) -> dict[Path, bool]:

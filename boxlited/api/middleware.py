@@ -17,6 +17,7 @@ import structlog
 
 from boxlited.api.bodies import linger, read_body
 from boxlited.api.call import Call
+from boxlited.api.origins import check_origin
 from boxlited.api.problems import BodyRefused, error_reply
 from boxlited.api.replies import ASGIApp, Message, Receive, Scope, Send, send_reply
 from boxlited.api.services import Services
@@ -30,8 +31,8 @@ from boxlited.errors import (
 )
 
 SAFE_METHODS = frozenset({"GET", "HEAD"})
-OPEN_PATHS = frozenset({"/v1/config", "/healthz", "/readyz"})  # no token asked
-ALWAYS_PATHS = frozenset({"/healthz"})  # answered before recovery has ended
+OPEN_PATHS = frozenset({"/v1/config", "/healthz", "/readyz", "/ui"})  # no token asked
+ALWAYS_PATHS = frozenset({"/healthz", "/ui"})  # answered before recovery has ended
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
@@ -175,6 +176,7 @@ def check_access(call: Call) -> None:
     if refusal is not None:
         raise PermissionDenied(refusal)
     token: bytes | None = state.get("token")
+    check_origin(call, has_token=token is not None)
     if token is not None and call.path not in OPEN_PATHS:
         _check_token(call, token)
     if call.principal is None:

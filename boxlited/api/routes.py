@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
-from boxlited.api import openapi, schemas, streaming
+from boxlited.api import openapi, schemas, streaming, ui
 from boxlited.api import routes_boxes as boxes
 from boxlited.api import routes_exec as commands
 from boxlited.api import routes_system as system
@@ -116,6 +116,7 @@ _SYSTEM = (
     RouteDef("GET", "/v1/events", streaming.events, "Every transition, as Server-Sent Events", schemas.Event,
              query=_SINCE, headers=_LAST_EVENT, media_type="text/event-stream"),
     RouteDef("GET", "/v1/openapi.json", document, "This document", dict[str, Any]),
+    RouteDef("GET", ui.PATH, ui.page, "The web page", media_type="text/html"),
     RouteDef("GET", "/healthz", system.healthz, "The process answers", schemas.Health),
     RouteDef("GET", "/readyz", system.readyz, "Recovery has ended", schemas.Health),
     RouteDef("GET", "/metrics", system.prometheus, "Counters for Prometheus", media_type=TEXT),

@@ -17,31 +17,28 @@ MAX_CONNECTIONS = 512
 MAX_REQUEST_BYTES = 4 << 20
 PROOF_SECONDS = 5.0
 READ_BYTES = 256 * 1024
-BACKLOG = 512
 ACCEPT_PAUSE_SECONDS = 0.1
 
 Handler = Callable[["Connection", int, bytes], None]
 
 
 class ControlServer:
-    """Listens at `path`; `handle(connection, kind, payload)` gets every frame of a proven client."""
+    """Accepts on a listening socket; `handle(connection, kind, payload)` gets every frame of a proven client."""
 
-    def __init__(self, path: str, key: bytes, loop: Loop, handle: Handler) -> None:
-        """Raises OSError."""
+    def __init__(self, listener: int, key: bytes, loop: Loop, handle: Handler) -> None:
         self._key = key
         self._loop = loop
         self._handle = handle
         self._connections: set[Connection] = set()
-        self._listener = _listen(path)
-        loop.watch(self._listener.fileno(), select.POLLIN, self._accept)
+        self._listener = socket.socket(fileno=listener)
 
-    def _accept(self, _events: int) -> None:
+    def accept(self) -> None:
         try:
             sock, _address = self._listener.accept()
         except BlockingIOError:
             return
-        except OSError:  # no descriptor is left: it waits, and would wake the loop at once for ever
-            self._loop.forget(self._listener.fileno())
+        except OSError:  # no descriptor is left: the client waits, and would wake the loop at once for ever
+            self._loop.change(self._listener.fileno(), 0)
             self._loop.after(ACCEPT_PAUSE_SECONDS, self._accept_again)
             return
         if len(self._connections) >= MAX_CONNECTIONS:
@@ -50,29 +47,7 @@ class ControlServer:
         self._connections.add(Connection(sock, self._key, self._loop, self._handle, self._connections.discard))
 
     def _accept_again(self) -> None:
-        self._loop.watch(self._listener.fileno(), select.POLLIN, self._accept)
-
-
-def _listen(path: str) -> socket.socket:
-    """A home may have any length, a socket's path may not: the directory is named by its descriptor."""
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-    directory = -1
-    try:
-        directory = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        short = f"/proc/self/fd/{directory}/{os.path.basename(path)}"
-        try:
-            os.unlink(short)
-        except FileNotFoundError:
-            pass
-        listener.bind(short)
-        listener.listen(BACKLOG)
-    except OSError:
-        listener.close()
-        raise
-    finally:
-        if directory >= 0:
-            os.close(directory)
-    return listener
+        self._loop.change(self._listener.fileno(), select.POLLIN)
 
 
 class Connection:

@@ -45,12 +45,18 @@ _libc.prctl.argtypes = (ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_u
 _reaping = False
 
 
-def fork_guest(pid: int, pidfd: int, keep: tuple[int, ...], body: Callable[[socket.socket], None]) -> tuple[int, int]:
+Body = Callable[[socket.socket], None]
+
+
+def fork_guest(
+    pid: int, pidfd: int, keep: tuple[int, ...], body: Body, prepare: Callable[[], None] | None = None
+) -> tuple[int, int]:
     """Start `body` inside the box of the workload `pid`; returns (entrant's pid, our end of its channel).
 
     `body` gets the channel, with the descriptors `keep` open beside it and nothing else but 0, 1
-    and 2; it must exec or exit. The channel says `pid N`, then `error KIND TEXT` where something failed, and
-    ends when the guest closes it or executes another program. Raises OSError when nothing can be forked.
+    and 2; it must exec or exit. `prepare` is called before the box is entered. The channel says `pid N`,
+    then `error KIND TEXT` where something failed, and ends when the guest closes it or executes another
+    program. Raises OSError when nothing can be forked.
     """
     _be_subreaper()
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -58,7 +64,7 @@ def fork_guest(pid: int, pidfd: int, keep: tuple[int, ...], body: Callable[[sock
         shim = os.getpid()
         entrant = os.fork()
         if entrant == 0:
-            _enter_and_fork(shim, pid, pidfd, keep, theirs, body)
+            _enter_and_fork(shim, (pid, pidfd), keep, theirs, body, prepare)
     except BaseException:
         ours.close()
         raise
@@ -70,11 +76,11 @@ def fork_guest(pid: int, pidfd: int, keep: tuple[int, ...], body: Callable[[sock
 
 def _enter_and_fork(
     shim: int,
-    pid: int,
-    pidfd: int,
+    workload: tuple[int, int],
     keep: tuple[int, ...],
     channel: socket.socket,
-    body: Callable[[socket.socket], None],
+    body: Body,
+    prepare: Callable[[], None] | None,
 ) -> None:
     """The entrant. Never returns."""
     try:
@@ -83,8 +89,10 @@ def _enter_and_fork(
         _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != shim:
             os._exit(127)
-        capabilities = _capabilities_of(pid)
-        _join(pid, pidfd)
+        if prepare is not None:
+            prepare()
+        capabilities = _capabilities_of(workload[0])
+        _join(*workload)
         guest = os.fork()
         if guest == 0:
             _be_guest(capabilities, keep, channel, body)
@@ -96,9 +104,7 @@ def _enter_and_fork(
         os._exit(127)
 
 
-def _be_guest(
-    capabilities: tuple[int, int], keep: tuple[int, ...], channel: socket.socket, body: Callable[[socket.socket], None]
-) -> None:
+def _be_guest(capabilities: tuple[int, int], keep: tuple[int, ...], channel: socket.socket, body: Body) -> None:
     """The guest. Never returns."""
     try:
         _prctl(PR_SET_DUMPABLE, 0)

@@ -68,13 +68,15 @@ class Loop:
     def run(self) -> None:
         while not self._stopped:
             self._turn()
+            if self._timers:
+                self._ring()
 
     def _turn(self) -> None:
-        ready = [(fd, events, self._handlers.get(fd)) for fd, events in self._poll.poll(self._milliseconds())]
+        found = self._poll.poll(self._milliseconds() if self._timers else None)
+        ready = [(fd, events, self._handlers.get(fd)) for fd, events in found]
         for fd, events, handler in ready:  # a handler before may have closed this one, and opened its number anew
             if handler is not None and self._handlers.get(fd) is handler:
                 handler(events)
-        self._ring()
 
     def _milliseconds(self) -> float | None:
         while self._timers and self._timers[0].call is None:

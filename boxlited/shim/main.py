@@ -17,6 +17,7 @@ from boxlited.shim.control import ControlServer
 from boxlited.shim.engines import engine_of
 from boxlited.shim.engines.base import EngineError, workload_argv
 from boxlited.shim.frugal import parse_json
+from boxlited.shim.listening import listen
 from boxlited.shim.loop import Loop
 from boxlited.shim.requests import Requests
 from boxlited.shim.workload import IGNORED, Workload, complain, says_not_executed
@@ -130,10 +131,19 @@ def _serve(spec: dict, workload: Workload, console: Console, signals: int, loop:
 def _listen(spec: dict, workload: Workload, loop: Loop) -> None:  # type: ignore[type-arg]
     """Open the control channel. A box whose channel cannot be opened runs all the same: it has no exec."""
     try:
-        requests = Requests(spec, workload, loop)
-        ControlServer(spec["paths"]["control_socket"], bytes.fromhex(spec["key"]), loop, requests.handle)
+        listener = listen(spec["paths"]["control_socket"])
     except OSError as error:
         _complain(f"the control channel could not be opened: {error.strerror}")
+        return
+    server: list[ControlServer] = []
+
+    def on_client(_events: int) -> None:
+        if not server:  # made for the first one: most boxes never see any
+            handle = Requests(spec, workload, loop).handle
+            server.append(ControlServer(listener, bytes.fromhex(spec["key"]), loop, handle))
+        server[0].accept()
+
+    loop.watch(listener, select.POLLIN, on_client)
 
 
 def _deliver(workload: Workload, number: int, stop_signal: int) -> None:

@@ -40,7 +40,9 @@ def test_an_answer_with_any_byte_changed_proves_nothing(place: int, change: int,
 
 
 @given(st.integers(0, PROOF_BYTES - 1), st.integers(1, 255), NONCES, NONCES)
-def test_a_client_proof_with_any_byte_changed_proves_nothing(place: int, change: int, ours: bytes, theirs: bytes) -> None:
+def test_a_client_proof_with_any_byte_changed_proves_nothing(
+    place: int, change: int, ours: bytes, theirs: bytes
+) -> None:
     changed = bytearray(proof.client_proof(KEY, ours, theirs))
     changed[place] ^= change
     with pytest.raises(Unproven):
