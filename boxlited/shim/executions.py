@@ -23,11 +23,11 @@ from boxlited.shim.loop import Loop, Timer
 from boxlited.shim.ring import Ring
 from boxlited.shim.stdin import Stdin
 
-RING_BYTES = 1 << 20
+RING_BYTES = 1 << 20  # of what was not delivered
 READ_BYTES = 256 * 1024
 PIPE_BYTES = 1 << 20
 TERMINAL_BYTES = 128 * 1024  # more than a terminal holds
-KEPT_BYTES = 256 * 1024  # of what was delivered: more than a local socket holds of it unread
+KEPT_BYTES = 2 * READ_BYTES  # of what was delivered, in whole pieces: more than a local socket holds unread
 HOLD_SECONDS = 10.0  # how long output waits for somebody to attach, before the oldest is forgotten
 VEOF = b"\x04"
 IN_GROUP = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM})
@@ -41,7 +41,7 @@ class Execution:
     def __init__(self, execution_id: str, command: Command, loop: Loop) -> None:
         self.id = execution_id
         self.command = command
-        self.ring = Ring(RING_BYTES, KEPT_BYTES)
+        self.ring = Ring(RING_BYTES + KEPT_BYTES, KEPT_BYTES)
         self.started_at = time.time()
         self.pid = 0
         self.exit_code: int | None = None

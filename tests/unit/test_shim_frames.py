@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,7 +17,7 @@ def fed(decoder: Decoder, data: bytes, cuts: list[int]) -> list[tuple[int, bytes
     """What comes out when the data arrives in pieces."""
     found: list[tuple[int, bytes]] = []
     edges = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts)})
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in itertools.pairwise(edges):
         decoder.feed(data[start:end])
         found += decoder.frames()
     return found
