@@ -24,6 +24,7 @@ from wsproto.events import (
     Request,
     TextMessage,
 )
+from wsproto.utilities import LocalProtocolError
 
 PATIENCE_SECONDS = 60.0
 STDOUT, STDERR = 1, 2
@@ -140,7 +141,7 @@ class Attached:
                 case CloseConnection():
                     try:
                         self.send(event.response())
-                    except OSError:  # it is gone already
+                    except (OSError, LocalProtocolError):  # it is gone already, or went without a word
                         pass
                     yield int(event.code)
                     return
