@@ -194,7 +194,7 @@ class _Session:
                 await self._stream.resize(size.cols, size.rows)
             case "signal":
                 number = control.get("sig", control.get("signal"))
-                if not isinstance(number, int):
+                if not isinstance(number, int) or isinstance(number, bool):
                     raise InvalidArgument('a signal is {"type": "signal", "sig": NUMBER}')
                 await self._stream.signal(allowed_signal(number))
             case other:
