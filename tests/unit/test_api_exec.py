@@ -122,6 +122,15 @@ async def heard(shim: MemoryAttachment, count: int) -> list[tuple[Any, ...]]:
     return shim.sent
 
 
+async def nobody_is_connected(api: Api) -> None:
+    """A connection that hangs stays there."""
+    for _ in range(500):
+        if not api.server._streams:
+            return
+        await trio.sleep(0.01)
+    raise AssertionError(f"{len(api.server._streams)} connections are left")
+
+
 # ---- exec
 
 
@@ -423,9 +432,16 @@ async def test_a_client_that_does_not_close_does_not_keep_its_place_for_ever(
             while True:
                 await client.send(BytesMessage(bytes(1000)))
         await api.supervisor.detached.wait()
-    with trio.fail_after(5):
-        while api.server._streams:  # a connection that hangs stays there
-            await trio.sleep(0.01)
+    await nobody_is_connected(api)
+
+
+async def test_a_connection_is_gone_with_its_command(api: Api) -> None:
+    """Its pings do not keep it: a thousand short commands would use up all connections."""
+    for number in range(1, 4):
+        async with attached(api) as (client, shim):
+            await shim.frames.send((Kind.EXIT, b'{"exit_code": 0}'))
+            assert [await client.message() for _ in range(2)] == [{"type": "exit", "exit_code": 0}, 1000], number
+    await nobody_is_connected(api)
 
 
 async def test_a_message_that_is_too_large_closes_with_1009(api: Api) -> None:
