@@ -69,8 +69,7 @@ print(len(seen), sorted(set(opened)), flush=True)
 CHANGE = """
 import os
 for way in (
-    lambda: os.chmod(P, stat & 0o7777), lambda: os.utime(P), lambda: os.chown(P, os.getuid(), os.getgid()),
-    lambda: os.truncate(P, 0), lambda: os.setxattr(P, "user.x", b"1"),
+    lambda: os.chmod(P, stat & 0o7777), lambda: os.chown(P, os.getuid(), os.getgid()),
     lambda: os.close(os.open("/proc/self/fd/%d" % os.open(P, os.O_PATH), os.O_WRONLY)),
 ):
     try:
