@@ -18,10 +18,10 @@ from typing import Any
 import trio
 
 from boxlited.errors import (
+    BY_CODE,
     BoxlitedError,
     EngineUnavailable,
     InvalidState,
-    NotFound,
     ResourceExhausted,
     Timeout,
     Unsupported,
@@ -71,7 +71,8 @@ class Channel:
         if not isinstance(reply, dict):
             raise EngineUnavailable("the shim gave an answer that is none")
         if reply.get("ok") is not True:
-            raise _refusal(reply.get("kind"), str(reply.get("message", "no reason given"))[:2000])
+            code, message = str(reply.get("kind")), str(reply.get("message", "no reason given"))[:2000]
+            raise BY_CODE[code](message) if code in BY_CODE else error_of_kind(code, message)
         return reply
 
     async def send(self, kind: int, payload: bytes = b"") -> None:
@@ -140,11 +141,6 @@ async def open_channel(layout: BoxLayout, pid: int, key: bytes) -> AsyncIterator
         if scope.cancelled_caught:
             raise Timeout(f"the shim did not prove itself within {PROOF_SECONDS:g} s: it may hang")
         yield channel
-
-
-def _refusal(kind: object, text: str) -> BoxlitedError:
-    """What is not found here is what was asked for, where at a start it is the box's own command."""
-    return NotFound(text) if kind == "not_found" else error_of_kind(kind, text)
 
 
 async def _connect(sock: trio.socket.SocketType, layout: BoxLayout) -> None:

@@ -28,8 +28,8 @@ from boxlited.supervisor.controlkey import load_or_make
 from boxlited.supervisor.kernel import Kernel
 from boxlited.supervisor.layout import HomeLayout
 from boxlited.supervisor.supervisor import Supervisor
-from tests.integration.daemon_harness import Daemon, is_alive, kill_pid, until
-from tests.integration.test_faults_hostile import edit_rows, signal_pid, start_time
+from tests.integration.daemon_harness import Daemon, is_alive, kill_pid, signal_pid, until
+from tests.integration.test_faults_hostile import edit_rows, start_time
 from tests.integration.test_lifecycle import workload_of
 
 CONFIG = "[reconcile]\nperiod_seconds = 0.2\njitter = 0.0\n"
