@@ -134,6 +134,7 @@ class Spawner:
                     stdin=subprocess.DEVNULL,
                     start_new_session=True,
                 )
+            unused.pop_all()
         ours.setblocking(False)
         self._socket = trio.socket.from_stdlib_socket(ours)
 
