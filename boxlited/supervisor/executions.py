@@ -192,7 +192,9 @@ class Executions:
     async def _open(self, box: Box) -> AsyncIterator[Channel]:
         """A proven channel to the live shim of a box. Raises Stopped, InvalidState, and what `open_channel` does."""
         runtime = self._ledger.runtime(box.box_id)
-        if not runtime.unproven:  # else this very attempt is its chance to prove itself
+        box = self._ledger.row(box.box_id)
+        held = box.status is BoxStatus.RUNNING and runtime.handle is not None and runtime.died_at is None
+        if not held and not runtime.unproven:  # what is held is alive; what failed has its chance to prove itself now
             box = await self._attach(box.box_id)
         if runtime.handle is None or box.run_id is None:
             raise Stopped(f"box {box.name} has just ended")
