@@ -4,7 +4,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run test lint demo bench faults clean deps-system
+.PHONY: run test lint demo bench faults soak clean deps-system deps-faults
+
+SEED ?= 1
+MINUTES ?= 1
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -32,8 +35,17 @@ deps-system:
 lint: $(VENV)/.installed
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 
-faults: $(VENV)/.installed
-	$(BIN)/pytest tests/integration/test_faults_*.py
+# Every critical call and every named point of every operation, cut one at a time; then all at once, for MINUTES, from SEED.
+faults: $(VENV)/.installed deps-faults
+	$(BIN)/pytest -q -s tests/faults --seed=$(SEED) --minutes=$(MINUTES)
+
+soak: $(VENV)/.installed deps-faults
+	$(BIN)/pytest -q -s tests/faults/test_soak.py --seed=$(SEED) --minutes=$(MINUTES)
+
+deps-faults:
+	@command -v strace >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+	  && apt-get update -qq && apt-get install -qq -y --no-install-recommends strace >/dev/null; } \
+	  || { echo "strace is needed: install it (apt install strace)" >&2; exit 1; }
 
 demo: $(VENV)/.installed
 	@$(BIN)/python -m boxlited.cli.demo

@@ -29,6 +29,7 @@ from boxlited.api.listeners import (
 from boxlited.api.server import ApiServer
 from boxlited.config import Config
 from boxlited.errors import DatabaseError, StartupError
+from boxlited.failpoints import hit
 from boxlited.homelock import acquire
 from boxlited.model import EventDraft, EventKind
 from boxlited.ownership import check_home, check_socket_directory
@@ -55,6 +56,7 @@ def run_daemon(config: Config, on_ready: Callable[[list[str]], None] | None = No
     `on_ready` is called with the addresses once the daemon answers.
     """
     os.umask(0o077)
+    hit("daemon.begin")
     notifier, handed_over = sdnotify.Notifier.from_env(), inherited(os.environ)
     sdnotify.forget_manager()
     files = _raise_file_limit()
@@ -64,6 +66,7 @@ def run_daemon(config: Config, on_ready: Callable[[list[str]], None] | None = No
     _prepare_home(home)
     lock_fd = acquire(home.lock_file, kernel)
     try:
+        hit("daemon.after_lock")
         _check_listeners(config, handed_over)
         cgroups = Cgroups.detect(home=home.home)
         store = Store.at(home.database)
@@ -102,9 +105,12 @@ async def _serve(
             async with trio.open_nursery() as supervisor_nursery:
                 recover = partial(supervisor.run, database_lost=opening.rebuilt)
                 await supervisor_nursery.start(recover)
+                hit("daemon.after_recovery")
                 if opening.rebuilt:
                     await _finish_rebuild(store, opening)
+                    hit("daemon.after_rebuild")
                 await _note(store, EventKind.DAEMON_STARTED)
+                hit("daemon.before_api")
                 listeners = _listeners(config, handed_over)
                 server = ApiServer(supervisor, listeners, max_upload_bytes=config.files.max_bytes)
                 await _serve_api(config, supervisor, server, notifier, stop, on_ready)

@@ -3,12 +3,15 @@
 `BOXLITED_FAILPOINTS=start.after_intent=kill,hook.pid_file=error:28@2` names points and
 actions: kill (SIGKILL self), exit, error:ERRNO (an OSError), pause:FIFO (until it was opened
 for writing and closed); `@N` means at the N-th hit, once. Text that says anything else is a
-ValueError: a test with a misspelt action must not pass. Standard library only.
+ValueError: a test with a misspelt action must not pass. A point that acts says so first in the
+file that `BOXLITED_FAILPOINTS_ACTED` names: one that is never reached must not pass either.
+Standard library only.
 """
 
 import os
 
 _ENVIRONMENT = "BOXLITED_FAILPOINTS"
+_ACTED = "BOXLITED_FAILPOINTS_ACTED"
 _actions: dict[str, tuple[str, int]] = {}
 _hits: dict[str, int] = {}
 
@@ -49,7 +52,16 @@ def hit(name: str) -> None:
     _hits[name] = _hits.get(name, 0) + 1
     what, count = _actions[name]
     if _hits[name] == count:
+        _tell(name)
         _act(what)
+
+
+def _tell(name: str) -> None:
+    path = os.environ.get(_ACTED)
+    if path:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        os.write(fd, f"{name}\n".encode())
+        os.close(fd)
 
 
 def _act(what: str) -> None:

@@ -48,6 +48,7 @@ def run() -> int:
         return 1
     try:
         stash(exit_path, spec["paths"]["exit_previous"])
+        hit("shim.after_stash")
         return _live(spec, signals, lambda info: _record(exit_path, info._replace(run_id=run_id)))
     except EngineError as error:
         info = ExitInfo("error", 1, message=str(error), error_kind=error.kind)
@@ -76,11 +77,13 @@ def _live(spec: dict, signals: int, record: Callable[[ExitInfo], None]) -> int: 
     if workload.pidfd >= 0:
         _listen(spec, workload, loop)
     _say(b'{"ready": true, "workload_pid": %d, "not_applied": []}\n' % workload.pid)
+    hit("shim.after_ready")
     if workload.pidfd >= 0:
         _serve(spec, workload, console, signals, loop)
     info = _ending(*workload.status())
     hit("shim.before_exit_file")
     record(info)  # while bubblewrap still clears up; the daemon reads it only once we have ended
+    hit("shim.after_exit_file")
     workload.finish()
     _drain(workload.pipe, console)
     return info.exit_code & 0xFF

@@ -16,6 +16,7 @@ import aiosqlite
 import trio
 
 from boxlited.errors import DatabaseError
+from boxlited.failpoints import hit
 from boxlited.store.aio import aio_as_trio, current_loop
 from boxlited.store.opening import prepare, primary_code, unusable
 
@@ -35,7 +36,10 @@ class Connection:
     async def open(cls, path: Path, load: Callable[[sqlite3.Connection], T]) -> tuple[Connection, T]:
         """Open, check, migrate; returns what `load` returns too. Raises Corrupt, StartupError."""
         problems: list[sqlite3.Error] = []
-        raw = await aio_as_trio(_connect)(path, problems)
+        try:
+            raw = await aio_as_trio(_connect)(path, problems)
+        except RuntimeError as error:  # no thread for it
+            raise unusable(path, error) from error
         connection = cls(raw, current_loop.get())
         try:
             if problems:
@@ -83,7 +87,9 @@ def commit(statements: Sequence[Statement]) -> Callable[[sqlite3.Connection], No
         try:
             for sql, values in statements:
                 connection.execute(sql, values)
+            hit("store.before_commit")
             connection.execute("COMMIT")
+            hit("store.after_commit")
         except BaseException:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")

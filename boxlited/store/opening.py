@@ -17,6 +17,7 @@ from typing import TypeVar
 from urllib.parse import quote
 
 from boxlited.errors import StartupError
+from boxlited.failpoints import hit
 from boxlited.store.schema import MIGRATIONS, OLDEST_SQLITE, SCHEMA_VERSION
 
 BUSY_MILLISECONDS = 5000  # only an operator's own sqlite3 can hold a lock
@@ -168,6 +169,7 @@ def set_aside(path: Path) -> Path:
     for suffix in SUFFIXES:
         try:
             os.rename(f"{path}{suffix}", f"{target}{suffix}")
+            hit("store.set_aside")
         except FileNotFoundError:
             continue
         except OSError as error:

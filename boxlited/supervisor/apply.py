@@ -16,13 +16,12 @@ from typing import Any
 import structlog
 import trio
 
-from boxlited.errors import InvalidState, Stopped, Timeout
+from boxlited.errors import InvalidState, ResourceExhausted, Stopped, Timeout
 from boxlited.failpoints import hit
 from boxlited.model import Box, BoxStatus, Desired, EventKind, IdentityKind, StopCause
 from boxlited.supervisor.cgroup import Cgroups
 from boxlited.supervisor.crash import CrashReport
 from boxlited.supervisor.directories import Directories
-from boxlited.supervisor.exitfile import stash
 from boxlited.supervisor.kernel import KernelProtocol
 from boxlited.supervisor.layout import HomeLayout
 from boxlited.supervisor.ledger import Ledger
@@ -31,8 +30,9 @@ from boxlited.supervisor.pidfile import PidFileWriter, PidRecord
 from boxlited.supervisor.plans import Plan, Request, Step
 from boxlited.supervisor.reasons import Reasons
 from boxlited.supervisor.restarts import Restarts
-from boxlited.supervisor.start import Starter
+from boxlited.supervisor.start import Starter, put_away_exit
 from boxlited.supervisor.stop import Drainer, dead_event
+from boxlited.supervisor.worker import in_worker
 
 LEFTOVERS_SECONDS = 5.0
 EVIDENCE_POLL_SECONDS = 0.002
@@ -70,6 +70,7 @@ class Applier:
         self._reasons = reasons
         self._restarts = restarts
         self._directories = Directories(home)
+        self._boot_id = kernel.boot_id()
 
     async def apply(self, box: Box, sight: Sight, plan: Plan, request: Request, options: Options) -> Box | None:
         """Carry a plan out; returns the newest row, None when the box was removed.
@@ -81,8 +82,8 @@ class Applier:
         if plan.warning:
             log.warning(plan.warning, box_id=box.box_id, name=box.name)
         if Step.STASH_EXIT in steps:
-            layout = self._home.box(box.box_id)
-            stash(layout.exit_file, layout.exit_previous)
+            put_away_exit(self._home.box(box.box_id))
+            hit("apply.after_stash")
         if Step.RESTORE_PID_FILE in steps:
             self._restore_pid_file(box)
         if Step.AWAIT_EVIDENCE in steps:
@@ -94,8 +95,8 @@ class Applier:
             await self._drain(box, 0.0 if Step.DRAIN_NOW in steps else options.grace_seconds, options.cause)
         box = await self._write_row(box, sight, plan, options)
         if Step.REMOVE_PID_FILE in steps:
-            with suppress(FileNotFoundError):
-                os.unlink(self._home.box(box.box_id).pid_file)
+            self._remove_pid_file(box)
+            hit("apply.after_pid_file")
         await self._schedule(box, plan)
         if plan.refuse is not None:
             dead = request is Request.ATTACH and sight.observation.identity is IdentityKind.ABSENT
@@ -106,6 +107,15 @@ class Applier:
             await self._remove(box)
             return None
         return box
+
+    def _remove_pid_file(self, box: Box) -> None:
+        """It names a process that has ended. One that stays is harmless, and goes with the next try."""
+        try:
+            os.unlink(self._home.box(box.box_id).pid_file)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            log.warning("shim.pid could not be removed, it is tried again", box_id=box.box_id, error=error.strerror)
 
     def _restore_pid_file(self, box: Box) -> None:
         """The shim wrote it; somebody removed or changed it since. The next daemon finds the shim by it alone."""
@@ -174,6 +184,8 @@ class Applier:
         hit("apply.before_write")
         row = await self._ledger.write(box, changes, kind, data, durable=False)
         hit("apply.after_write")
+        if Step.CLOSE_RUN in plan.steps:  # the start may have come as far as the cgroup
+            self._cgroups.remove(box.box_id)
         if Step.SETTLE in plan.steps:
             runtime = self._ledger.runtime(box.box_id)
             runtime.ended = row
@@ -185,13 +197,13 @@ class Applier:
     def _adopted(self, box: Box, sight: Sight) -> dict[str, Any]:
         seen = sight.observation
         now = self._kernel.boottime()
-        fresh = box.started_boottime is None or box.boot_id != self._boot_id()
+        fresh = box.started_boottime is None or box.boot_id != self._boot_id
         return {
             "status": BoxStatus.RUNNING,
             "desired": Desired.RUNNING,
             "pid": seen.pid,
             "identity": seen.identity,
-            "boot_id": self._boot_id(),
+            "boot_id": self._boot_id,
             "pidfs_inode": sight.handle.inode if sight.handle is not None else None,
             "started_at": time.time() if fresh else box.started_at,
             "started_boottime": now if fresh else box.started_boottime,
@@ -205,9 +217,6 @@ class Applier:
             "error_kind": None,
             "warning": None,
         }
-
-    def _boot_id(self) -> str:
-        return self._kernel.boot_id()
 
     def _settled(self, box: Box, sight: Sight, plan: Plan, options: Options) -> dict[str, Any]:
         report: CrashReport | None = None
@@ -227,7 +236,7 @@ class Applier:
             "error_kind": report.error_kind if report is not None else None,
             "ended_at": time.time(),
             "ended_boottime": self._kernel.boottime(),
-            "boot_id": self._boot_id(),
+            "boot_id": self._boot_id,
             "pid": None,
             "identity": IdentityKind.ABSENT,
             "restart_count": plan.restart_count if plan.restart_count is not None else box.restart_count,
@@ -256,7 +265,8 @@ class Applier:
         self._cgroups.remove(box.box_id)
         await self._ledger.delete(box)
         hit("remove.after_delete")
-        await trio.to_thread.run_sync(self._directories.delete_removed)
+        with suppress(ResourceExhausted):  # the housekeeping tries again
+            await in_worker(self._directories.delete_removed)
 
 
 def _plain(value: Any) -> Any:

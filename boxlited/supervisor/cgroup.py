@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -145,6 +145,13 @@ class Cgroups:
             with contextlib.suppress(OSError):
                 directory.rmdir()
 
+    def tidy(self, running: Container[str]) -> None:
+        """Remove the empty cgroups that a killed daemon, or a removal that failed, left of boxes that do not run."""
+        for parent in (self._v2, *self._v1.values()):
+            for name in _subdirectories(parent):
+                if name not in running:
+                    self.remove(name)
+
     def release(self) -> None:
         """Remove the parents that no box is left in, at the daemon's end."""
         for parent in (self._v2, *self._v1.values()):
@@ -156,6 +163,13 @@ class Cgroups:
         for parent in (self._v2, *self._v1.values()):
             if parent is not None:
                 yield parent / box_id
+
+
+def _subdirectories(parent: Path | None) -> list[str]:
+    if parent is not None:
+        with contextlib.suppress(OSError), os.scandir(parent) as entries:
+            return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+    return []
 
 
 def _memberships(own: Path) -> dict[str, str]:

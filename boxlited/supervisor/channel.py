@@ -129,7 +129,7 @@ async def open_channel(layout: BoxLayout, pid: int, key: bytes) -> AsyncIterator
 
     Raises ShimUnproven, Unsupported (it has no channel), Timeout, EngineUnavailable, ResourceExhausted.
     """
-    with trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+    with _socket() as sock:
         with trio.move_on_after(PROOF_SECONDS) as scope:
             await _connect(sock, layout)
             if _peer_pid(sock) != pid:
@@ -141,6 +141,13 @@ async def open_channel(layout: BoxLayout, pid: int, key: bytes) -> AsyncIterator
         if scope.cancelled_caught:
             raise Timeout(f"the shim did not prove itself within {PROOF_SECONDS:g} s: it may hang")
         yield channel
+
+
+def _socket() -> trio.socket.SocketType:
+    try:
+        return trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    except OSError as error:
+        raise _no_channel(error) from error
 
 
 async def _connect(sock: trio.socket.SocketType, layout: BoxLayout) -> None:

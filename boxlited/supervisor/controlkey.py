@@ -11,6 +11,7 @@ import stat
 from pathlib import Path
 
 from boxlited.errors import StartupError
+from boxlited.failpoints import hit
 
 KEY_BYTES = 32
 _EX_CANTCREAT = 73
@@ -56,6 +57,7 @@ def _make(path: Path) -> bytes:
         os.fsync(fd)
     finally:
         os.close(fd)
+    hit("key.before_rename")
     temporary.rename(path)
     directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 
 import msgspec
@@ -20,6 +21,7 @@ from boxlited.model import Box, BoxID, BoxSpec, EventDraft, EventKind, check_nam
 from boxlited.supervisor.directories import BoxFile, Directories
 from boxlited.supervisor.engines import Engines
 from boxlited.supervisor.ledger import Ledger
+from boxlited.supervisor.worker import in_worker
 
 MAX_TOGETHER = 64  # directories that are made in one turn; each holds a descriptor open meanwhile
 
@@ -87,6 +89,8 @@ class Creator:
             row = await self._store.insert(box, event, idempotency=idempotency)
         except BoxlitedError:  # not when cancelled: the row is written all the same
             self._directories.remove(box.box_id, f"{time.time_ns():x}")
+            with suppress(ResourceExhausted):
+                await in_worker(self._directories.delete_removed)  # the disk may be full of such
             raise
         hit("create.after_row")
         self._ledger.counters["created"] += 1
@@ -127,7 +131,9 @@ class DirectoryMaker:
         batch, self._orders = self._orders[:MAX_TOGETHER], self._orders[MAX_TOGETHER:]
         errors: list[BoxlitedError | None] = [Internal("the directory was not made: see the daemon's log")] * len(batch)
         try:
-            errors = await trio.to_thread.run_sync(self._directories.create_all, [order.config for order in batch])
+            errors = await in_worker(self._directories.create_all, [order.config for order in batch])
+        except ResourceExhausted as exhausted:
+            errors = [exhausted] * len(batch)
         finally:  # a bug that one meets must not leave the others waiting
             for order, error in zip(batch, errors, strict=True):
                 order.done = True

@@ -18,6 +18,7 @@ import msgspec
 import structlog
 
 from boxlited.errors import BoxlitedError, InvalidArgument, ResourceExhausted, StorageError
+from boxlited.failpoints import hit
 from boxlited.model import BoxID, BoxSpec, check_name
 from boxlited.supervisor.deletion import delete_tree
 from boxlited.supervisor.layout import DOOMED, KEPT, BoxLayout, HomeLayout
@@ -61,6 +62,7 @@ class Directories:
         made = [_Made(config, self._home.box(BoxID.parse(config.box_id))) for config in configs]
         for one in made:
             one.attempt(one.write)
+        hit("create.before_sync")
         for one in made:
             one.attempt(one.sync)
         try:
@@ -130,6 +132,7 @@ class Directories:
         """Move an unknown entry of boxes/ to quarantine/, where it is kept for a grace period. Raises OSError."""
         target = self._home.quarantined(name, f"{time.time_ns():x}")
         self._rename(self._home.boxes_dir / name, target)
+        hit("quarantine.after_rename")
         os.utime(target, follow_symlinks=False)  # the grace period begins now
         return target
 

@@ -17,6 +17,7 @@ import structlog
 import trio
 
 from boxlited.errors import BoxlitedError, EngineUnavailable, InvalidState, Stopped, Unsupported
+from boxlited.failpoints import hit
 from boxlited.model import Box, BoxID, BoxStatus, ExecSpec
 from boxlited.shim import proof
 from boxlited.shim.frames import OFFSET, Kind
@@ -135,6 +136,7 @@ class Executions:
         self._ledger.counters["commands_executed"] += 1
         try:
             async with self.channel(box) as channel:
+                hit("exec.before_request")
                 reply = await channel.request(
                     op="exec",
                     execution_id=_execution_id(box, idempotency_key),
@@ -151,6 +153,7 @@ class Executions:
         except BoxlitedError:
             self._ledger.counters["exec_errors"] += 1
             raise
+        hit("exec.after_reply")
         return dict(reply["execution"])
 
     async def ask(self, box: Box, **request: Any) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import stat
 from typing import NamedTuple
 
 from boxlited.errors import StorageError
+from boxlited.failpoints import hit
 
 MAX_EXIT_BYTES = 65536
 MAX_TEXT = 4096
@@ -155,6 +156,7 @@ def write_exit_file(path: "os.PathLike[str] | str", info: ExitInfo) -> None:
             os.fsync(fd)
         finally:
             os.close(fd)
+        hit("exit.before_rename")
         os.rename(temporary, target)
     except OSError:
         _remove(temporary)

@@ -48,6 +48,7 @@ class Hook:
         """Never returns: becomes the shim, or reports (stage, errno) and exits with 127."""
         stage = "setsid"
         try:
+            hit("hook.begin")
             os.setsid()
             stage = "signals"
             _reset_signals()

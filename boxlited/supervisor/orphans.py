@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 
 import structlog
-import trio
 
 from boxlited.errors import AlreadyExists, BoxlitedError, InvalidArgument
 from boxlited.model import Box, BoxID, BoxSpec, EventDraft, EventKind, IdentityKind
@@ -19,6 +18,7 @@ from boxlited.supervisor.identity import Evidence
 from boxlited.supervisor.layout import HomeLayout
 from boxlited.supervisor.ledger import Ledger
 from boxlited.supervisor.observe import Observer
+from boxlited.supervisor.worker import in_worker
 
 log = structlog.get_logger()
 
@@ -108,5 +108,5 @@ class Orphans:
 
     async def purge(self, grace_seconds: float) -> None:
         """Delete what stayed in quarantine past its grace period."""
-        for name in await trio.to_thread.run_sync(self._directories.purge_quarantine, grace_seconds):
+        for name in await in_worker(self._directories.purge_quarantine, grace_seconds):
             log.info("quarantined directory deleted after its grace period", name=name)

@@ -19,7 +19,8 @@ from boxlited.errors import BoxlitedError, NotFound
 from boxlited.failpoints import hit
 from boxlited.model import Box, BoxID, BoxStatus, Desired, IdentityKind, StopCause
 from boxlited.supervisor.apply import Options
-from boxlited.supervisor.decide import decide
+from boxlited.supervisor.cgroup import Cgroups
+from boxlited.supervisor.decide import decide, is_run_open
 from boxlited.supervisor.housekeeping import Housekeeper
 from boxlited.supervisor.kernel import KernelProtocol
 from boxlited.supervisor.ledger import Ledger
@@ -44,6 +45,7 @@ class Reconciler:
         orphans: Orphans,
         housekeeper: Housekeeper,
         watcher: Watcher,
+        cgroups: Cgroups,
         background: Callable[[BoxID, Request, Options], None],
         stop_when_idle: Callable[[Box, Options], None],
     ) -> None:
@@ -54,6 +56,7 @@ class Reconciler:
         self._orphans = orphans
         self._housekeeper = housekeeper
         self._watcher = watcher
+        self._cgroups = cgroups
         self._background = background
         self._stop_when_idle = stop_when_idle
         self._boot_id = kernel.boot_id()
@@ -65,6 +68,7 @@ class Reconciler:
         """The first pass: every row and every directory. The API must not answer before it ends."""
         hit("recover.begin")
         gained = await self._orphans.scan(database_lost=database_lost)
+        hit("recover.after_scan")
         entries = await self.full_pass(dry_run=False)
         self.is_recovered = True
         acted = [entry for entry in entries if entry["action"] != "none"]
@@ -90,6 +94,7 @@ class Reconciler:
             await self._pass_one(box, dry_run=False)
         self._expire()
         if self.passes % HOUSEKEEPING_PASSES == 0:
+            self._tidy_cgroups()
             for box_id in await self._housekeeper.tidy():
                 self._background(box_id, Request.RECONCILE, Options())
 
@@ -109,7 +114,14 @@ class Reconciler:
             entries.append(await self._pass_one(box, dry_run=dry_run))
             if number % 32 == 31:
                 await trio.lowlevel.checkpoint()
+        if not dry_run:
+            self._tidy_cgroups()
         return entries
+
+    def _tidy_cgroups(self) -> None:
+        """After the look at the boxes: until then a cgroup may hold the evidence of a death."""
+        boxes = self._ledger.store.boxes.values()
+        self._cgroups.tidy({box.box_id for box in boxes if is_run_open(box)})
 
     async def _pass_one(self, box: Box, *, dry_run: bool) -> dict[str, Any]:
         runtime = self._ledger.runtime(box.box_id)

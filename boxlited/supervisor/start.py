@@ -104,7 +104,9 @@ class Starter:
         hit("start.after_spawn")
         message = await self._await_ready(box, spawned)
         hit("start.after_ready")
-        return await self._record_running(box, spawned, not_applied, message)
+        row = await self._record_running(box, spawned, not_applied, message)
+        hit("start.after_row")
+        return row
 
     async def _record_intent(self, box: Box, run_id: str, restart_count: int) -> Box:
         changes = {
@@ -128,9 +130,10 @@ class Starter:
         self._directories.prepare_run(layout)
         spec = box.spec
         if self._engines.command(spec) is not None:  # our own shim does it itself
-            _put_away_exit(layout)
+            put_away_exit(layout)
         pids = self._engines.pids(spec)
         setup = self._cgroups.prepare(box.box_id, run_id, cpus=spec.cpus, memory_mib=spec.memory_mib, pids=pids)
+        hit("start.after_cgroup")
         self._engines.demand_applied(setup.not_applied)
         request = SpawnRequest(
             pid_file=str(layout.pid_file),
@@ -214,7 +217,8 @@ class Starter:
         )
 
 
-def _put_away_exit(layout: BoxLayout) -> None:
+def put_away_exit(layout: BoxLayout) -> None:
+    """Stash the exit file of another run. Raises StorageError or ResourceExhausted."""
     try:
         stash(layout.exit_file, layout.exit_previous)
     except OSError as error:

@@ -7,11 +7,12 @@ between resumes the stop. Needs no disk: a full one delays the record, not the s
 from __future__ import annotations
 
 import signal
+from contextlib import suppress
 
 import structlog
 import trio
 
-from boxlited.errors import InvalidState, Timeout
+from boxlited.errors import InvalidState, ResourceExhausted, Timeout
 from boxlited.failpoints import hit
 from boxlited.model import Box, BoxStatus, Desired, EventKind, StopCause
 from boxlited.supervisor.identity import PidfdHandle
@@ -51,7 +52,9 @@ class Drainer:
     async def force(self, box: Box, handle: PidfdHandle, dead: trio.Event) -> None:
         """Kill the workload through its shim, then the shim itself. Raises Timeout."""
         if self._speaks_our_signals(box):
-            _send(handle, DELIVER_BASE + signal.SIGKILL)
+            with suppress(ResourceExhausted):  # its queue of real-time signals may be full
+                _send(handle, DELIVER_BASE + signal.SIGKILL)
+            hit("stop.after_insist")
             if await _ended(dead, INSIST_SECONDS):
                 return
             log.warning("shim is deaf, killing it", box_id=box.box_id, pid=handle.pid)
@@ -84,11 +87,18 @@ class Drainer:
 
 
 def _send(handle: PidfdHandle, number: int) -> bool:
-    """False when the process was reaped already: what a signal would bring about has come about."""
+    """False when the process was reaped already: what a signal would bring about has come about.
+
+    Raises ResourceExhausted when the kernel has no room for the signal.
+    """
     try:
         handle.signal(number)
     except ProcessLookupError:
         return False
+    except OSError as error:
+        raise ResourceExhausted(
+            f"signal {number} could not be sent to the shim (pid {handle.pid}): {error.strerror}: retry"
+        ) from error
     return True
 
 

@@ -7,6 +7,7 @@ client that goes away never leaves a transition half done. Queries read memory o
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import structlog
@@ -50,6 +51,7 @@ from boxlited.supervisor.stop import Drainer
 from boxlited.supervisor.transfers import Transfers
 from boxlited.supervisor.usage import UsageReader
 from boxlited.supervisor.watch import Watcher
+from boxlited.supervisor.worker import in_worker
 
 SIGKILL = 9
 
@@ -117,8 +119,9 @@ class Supervisor(Queries, Executing):
             self._ledger,
             self._settler,
             self._orphans,
-            Housekeeper(config, home, self._ledger, self._orphans),
+            Housekeeper(config, home, self._ledger, self._orphans, self._directories),
             self._watcher,
+            cgroups,
             self._in_background,
             self._stop_when_idle,
         )
@@ -148,7 +151,8 @@ class Supervisor(Queries, Executing):
             await nursery.start(self._spawner.run)
             nursery.start_soon(self._watcher.run)
             await self._reconciler.recover(database_lost=database_lost)
-            await trio.to_thread.run_sync(self._directories.delete_removed)
+            with suppress(ResourceExhausted):  # the housekeeping tries again
+                await in_worker(self._directories.delete_removed)
             task_status.started()
             nursery.start_soon(self._reconciler.run)
 
@@ -274,6 +278,7 @@ class Supervisor(Queries, Executing):
         if not dry_run:
             for box_id in await self._orphans.scan(database_lost=False):
                 log.info("directory gained a row", box_id=box_id)
+            await in_worker(self._directories.delete_removed)  # what an earlier try left
         return await self._reconciler.full_pass(dry_run=dry_run)
 
     # -- inside -------------------------------------------------------------------------

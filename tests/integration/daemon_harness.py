@@ -20,10 +20,11 @@ from typing import Any, TypeVar
 
 from boxlited.client.client import Client
 from boxlited.errors import BoxlitedError
-from tests.integration import cgroups
+from tests.integration import cgroups, leftovers
 
 READY_SECONDS = 30.0
 DEADLINE_SECONDS = 30.0
+LEFTOVERS_SECONDS = 10.0
 FOREVER = ["/bin/sleep", "987654"]
 STABLE_KEYS = ("box_id", "name", "status", "desired", "pid", "run_id", "stop_cause", "failure_reason", "exit_code")
 
@@ -99,7 +100,7 @@ class Daemon:
             self.config.write_text(config)
         self.prefix: list[str] = []  # words before the command; they must execute it in their place
         self.process: subprocess.Popen[bytes] | None = None
-        self.sentinels = [subprocess.Popen(["sleep", "300"]) for _ in range(2)]
+        self.sentinels = [subprocess.Popen(["sleep", "7200"]) for _ in range(2)]
         self._client: Client | None = None
         OPEN.append(self)
 
@@ -199,7 +200,7 @@ class Daemon:
     @property
     def client(self) -> Client:
         if self._client is None:
-            self._client = Client(self.socket)
+            self._client = Client(self.socket, retry_seconds=0)
         return self._client
 
     def drop_client(self) -> None:
@@ -265,6 +266,11 @@ class Daemon:
         """What must not change when nothing happens."""
         return {box["box_id"]: {key: box.get(key) for key in STABLE_KEYS} for box in self.client.list()}  # type: ignore[attr-defined]
 
+    def event_log(self) -> list[tuple[int, str]]:
+        """(number, kind) of every event from the beginning."""
+        with self.client.events(0, follow=False) as events:
+            return [(event["seq"], event["kind"]) for event in events]
+
     # -- the oracle
 
     def check_oracle(self, acknowledged: Mapping[str, str | None] | None = None) -> None:
@@ -272,6 +278,7 @@ class Daemon:
         for sentinel in self.sentinels:
             assert sentinel.poll() is None, "1: a stranger was signalled"
         before = self.table()
+        events = self.event_log()
         shims = self.shims()
         owners = [box_id for box_id, _pid in shims]
         assert len(owners) == len(set(owners)), f"2: two live shims of one box: {shims}"
@@ -287,12 +294,45 @@ class Daemon:
         for box_id, status in (acknowledged or {}).items():
             assert box_id in before, f"4: acknowledged box {box_id} is lost"
             assert status is None or before[box_id]["status"] == status, f"4: {before[box_id]} is not {status}"
+        self._check_leftovers(shims)
         self.restart_after_kill()
         assert self.table() == before, "5: a second restart changed something"
         assert self.shims() == shims, "5: a second restart changed the shims"
+        assert self.event_log()[: len(events)] == events, "4: events that were told are lost or changed"
+        self._check_leftovers(shims)
         on_disk = {entry.name for entry in (self.home / "boxes").iterdir()}
         present = {box_id for box_id, row in before.items() if row["stop_cause"] != "directory_missing"}
         assert on_disk == present, "6: directories and rows differ"
+
+    def _check_leftovers(self, shims: list[tuple[str, int]]) -> None:
+        """The sixth line; what is being cleared away is waited for."""
+        assert self.process is not None
+        pid = self.process.pid
+        alive = {box_id for box_id, _pid in shims}
+        self._is_rid(lambda: leftovers.of_boxes(pid, self.home, len(shims)), "descriptors")
+        self._is_rid(lambda: leftovers.zombies(pid), "zombies")
+        self._is_rid(lambda: self._strays(pid, shims), "processes")
+        self._is_rid(lambda: leftovers.files(self.home), "files")
+        self._is_rid(lambda: leftovers.groups(self.home, alive), "control groups")
+
+    def _is_rid(self, look: Callable[[], list[Any]], what: str) -> None:
+        found: list[Any] = []
+
+        def is_empty() -> bool:
+            found[:] = look()
+            return not found
+
+        try:
+            until(is_empty, what, LEFTOVERS_SECONDS)
+        except AssertionError as error:
+            raise AssertionError(f"6: {what} are left: {found}") from error
+
+    def _strays(self, daemon: int, shims: list[tuple[str, int]]) -> list[int]:
+        """Processes of this home that are neither the daemon's own nor in a box that runs."""
+        ours = {daemon, *leftovers.descendants(daemon)}
+        for _box, pid in shims:
+            ours |= {pid, *leftovers.descendants(pid)}
+        return [pid for pid in self.own_processes() if pid not in ours]
 
 
 def _pids() -> list[int]:

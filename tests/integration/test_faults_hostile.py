@@ -12,6 +12,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -216,6 +217,24 @@ def test_row_24_fd_exhaustion_fails_that_start_cleanly(daemon: Daemon) -> None:
     assert daemon.get(old["box_id"])["status"] == "running"
     assert daemon.client.start(box["box_id"])["status"] == "running"
     daemon.check_oracle({box["box_id"]: "running", old["box_id"]: "running"})
+
+
+@pytest.mark.parametrize("spare", [3, 4, 5])  # the first that are free go to what is received, then pipe, cgroup, pidfd
+def test_row_24_a_spawner_without_descriptors_fails_that_start_and_lives(daemon: Daemon, spare: int) -> None:
+    box, other = daemon.create(), daemon.run()
+    pid = spawner_of(daemon)
+    before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    used = {int(name) for name in os.listdir(f"/proc/{pid}/fd")}
+    free = [number for number in range(len(used) + spare + 1) if number not in used]
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (free[spare], before[1]))
+    try:
+        with suppress(BoxlitedError):  # with enough of them it succeeds
+            daemon.client.start(box["box_id"])
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+    assert spawner_of(daemon) == pid
+    assert daemon.client.start(box["box_id"])["status"] == "running"
+    daemon.check_oracle({box["box_id"]: "running", other["box_id"]: "running"})
 
 
 def test_row_24_enomem_on_fork_fails_that_start_cleanly() -> None:

@@ -7,13 +7,16 @@ import os
 import resource
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from boxlited.client import Client
 from boxlited.errors import BoxlitedError, InvalidState, NotFound
 from tests.integration import foreign_shim
 from tests.integration.daemon_harness import Daemon, is_alive, kill_pid, reader_at, signal_pid, until
@@ -168,8 +171,6 @@ def test_row_05_a_box_that_was_adopted_without_its_row_is_told_apart_too(daemon:
 
 
 def test_row_06_commands_at_once_do_not_overwrite_each_other(daemon: Daemon) -> None:
-    from concurrent.futures import ThreadPoolExecutor
-
     boxes = [daemon.create()["box_id"] for _ in range(4)]
 
     def storm(number: int) -> None:
@@ -191,6 +192,29 @@ def test_row_06_commands_at_once_do_not_overwrite_each_other(daemon: Daemon) -> 
     for box_id in boxes:
         daemon.client.stop(box_id)
     daemon.check_oracle(dict.fromkeys(boxes, "stopped"))
+
+
+def test_row_06_a_stop_that_comes_in_the_midst_of_a_start_waits_for_it(tmp_path: Path) -> None:
+    """Else it would find nothing to stop, say so, and the shim in flight would run all the same."""
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    with Daemon(CONFIG) as daemon, ThreadPoolExecutor(1) as pool:
+        daemon.start({"BOXLITED_FAILPOINTS": f"hook.before_pid_file=pause:{gate}"})
+        box_id = daemon.create()["box_id"]
+        starting = pool.submit(daemon.client.start, box_id)
+        held = reader_at(gate)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as raw:
+            raw.connect(str(daemon.socket))
+            raw.sendall(f"POST /v1/boxes/{box_id}/stop HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+            for _ in range(3):  # what comes after it is answered, so it was read
+                with Client(daemon.socket) as client:
+                    client.health()
+            os.close(held)
+            assert starting.result()["status"] == "running"
+            assert raw.recv(65536).split(b" ")[1] == b"200"
+        assert daemon.get(box_id)["status"] == "stopped"
+        assert daemon.shims() == []
+        daemon.check_oracle({box_id: "stopped"})
 
 
 def test_row_09_shim_killed_without_an_exit_file(daemon: Daemon) -> None:

@@ -282,3 +282,21 @@ def test_remove_leaves_what_is_populated_for_the_next_try(tree: Tree) -> None:
     cgroups.remove("box")
     cgroups.release()
     assert not list(base.glob("boxlited-*"))
+
+
+def test_tidying_removes_what_is_empty_and_of_no_running_box(tree: Tree) -> None:
+    """What a daemon left that was killed between a death and the removal, and nothing else."""
+    base = tree.v2()
+    tree.v1("cpu", "memory", "pids")
+    cgroups = tree.detect()
+    for name in ("gone", "running", "filled"):
+        cgroups.prepare(name, "run", cpus=0.5, memory_mib=64, pids=10)
+    (parent_of(base) / "filled" / "cgroup.procs").write_text("4242\n")
+    cgroups.tidy({"running"})
+    assert sorted(path.name for path in parent_of(base).iterdir() if path.is_dir()) == ["filled", "running"]
+    cgroups.tidy(())
+    assert [path.name for path in parent_of(base).iterdir() if path.is_dir()] == ["filled"]
+
+
+def test_tidying_without_cgroups_does_nothing(tree: Tree) -> None:
+    tree.detect().tidy(())

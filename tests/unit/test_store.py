@@ -90,6 +90,21 @@ trio.run(main)
             assert sorted(row.pid or 0 for row in store.boxes.values()) == list(range(20))
 
 
+async def test_row_06_updates_of_one_box_at_once_change_their_own_columns_alone(path: Path) -> None:
+    """Whoever began with an older copy of the row takes nothing of the newer one back."""
+    row = box(1)
+    async with opened(path) as (store, _):
+        await store.insert(row, created(row))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(store.update, row.box_id, {"status": BoxStatus.RUNNING, "pid": 7})
+            nursery.start_soon(store.update, row.box_id, {"desired": Desired.RUNNING})
+        changed = store.get(row.box_id)
+        assert changed is not None
+        assert (changed.status, changed.pid, changed.desired) == (BoxStatus.RUNNING, 7, Desired.RUNNING)
+    async with opened(path) as (store, _):
+        assert store.get(row.box_id) == changed
+
+
 async def test_concurrent_writers_share_a_commit(path: Path) -> None:
     async with opened(path) as (store, _):
         rows = [box(number) for number in range(600)]

@@ -1,0 +1,297 @@
+"""The operations that are cut: how each is prepared, asked for, what a 2xx of it promises, and asked for again.
+
+Owns no fault: an operation does not know where it is cut, or whether. `act` returns whether the
+daemon said 2xx; a refusal is a `BoxlitedError`, which means neither yes nor no.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from boxlited.errors import BoxlitedError
+from tests.faults.bench import Bench
+from tests.integration.daemon_harness import is_alive, kill_pid, until
+
+FOREVER = ["/bin/sleep", "987653"]
+DEAF = ["/bin/sh", "-c", "trap '' USR1; echo deaf; exec sleep 987652"]
+BELOW_MAIN = frozenset({"pwrite64", "fdatasync", "ftruncate", "renameat", "unlinkat", "dup2", "setsid"})
+STRAY = "2222222222222222"  # a box id that no row has
+
+
+class Operation:
+    """One subject for each point. `reached` asks the tracer, for what must be looked at again after a fault."""
+
+    name = ""
+    roles: tuple[str, ...] = ("main", "database", "worker")
+    only: Mapping[str, frozenset[str]] = {}  # in a role: these calls; each other one is cut in another role
+    promise: str | None = None  # the subject's status after a 2xx
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+        self.daemon = bench.daemon
+        self.subject = ""
+
+    def prepare(self) -> None:
+        """Up to the moment before the operation."""
+
+    def act(self, reached: Callable[[], bool]) -> bool:
+        raise NotImplementedError
+
+    def again(self) -> None:
+        """Without a fault it must succeed, whatever was left."""
+        raise NotImplementedError
+
+    def check(self, said_yes: bool) -> None:
+        """What the oracle cannot know of this operation; the daemon has settled."""
+
+    def clear(self) -> None:
+        """Leave the home as small as it was."""
+        for box_id in self.daemon.table():
+            if box_id != self.bench.bystander["box_id"]:
+                self.daemon.client.remove(box_id, force=True)
+
+    def asked(self, command: Callable[[], Any]) -> bool:
+        try:
+            command()
+        except BoxlitedError:
+            return False
+        return True
+
+
+class Create(Operation):
+    name = "create"
+    promise = "configured"
+
+    def act(self, reached: Callable[[], bool]) -> bool:
+        def create() -> None:
+            self.subject = self.daemon.create(FOREVER, name="subject")["box_id"]
+
+        return self.asked(create)
+
+    def check(self, said_yes: bool) -> None:
+        named = [box_id for box_id, row in self.daemon.table().items() if row["name"] == "subject"]
+        assert named == [self.subject] if said_yes else len(named) <= 1, f"4: {named} were created, {self.subject} said"
+
+    def again(self) -> None:
+        self.daemon.client.start(self.daemon.create(FOREVER, name="after")["box_id"])
+
+
+class Start(Operation):
+    name = "start"
+    roles = ("main", "database", "spawner", "shim")
+    promise = "running"
+
+    def prepare(self) -> None:
+        self.subject = self.daemon.create(FOREVER)["box_id"]
+
+    def act(self, reached: Callable[[], bool]) -> bool:
+        return self.asked(lambda: self.daemon.client.start(self.subject))
+
+    def again(self) -> None:
+        assert self.daemon.client.start(self.subject)["status"] == "running"
+
+
+class Stop(Start):
+    name = "stop"
+    roles = ("main", "database")
+    promise = "stopped"
+
+    def prepare(self) -> None:
+        self.subject = self.daemon.run(FOREVER)["box_id"]
+
+    def act(self, reached: Callable[[], bool]) -> bool:
+        return self.asked(lambda: self.daemon.client.stop(self.subject))
+
+    def again(self) -> None:
+        assert self.daemon.client.stop(self.subject)["status"] == "stopped"
+
+
+class Kill(Stop):
+    """A stop without grace: through the shim, and then the shim itself."""
+
+    name = "kill"
+    roles = ("main",)
+    only = {"main": frozenset({"pidfd_send_signal"})}  # noqa: RUF012
+
+    def act(self, reached: Callable[[], bool]) -> bool:
+        return self.asked(lambda: self.daemon.client.kill(self.subject))
+
+
+class Remove(Operation):
+    name = "remove"
+
+    def prepare(self) -> None:
+        self.subject = self.daemon.run(["/bin/true"])["box_id"]
+        self.daemon.client.wait(self.subject, 20)
+
+    def act(self, reached: Callable[[], bool]) -> bool:
+        return self.asked(lambda: self.daemon.client.remove(self.subject))
+
+    def check(self, said_yes: bool) -> None:
+        assert not said_yes or self.subject not in self.daemon.table(), "4: a removed box is back"
+
+    def again(self) -> None:
+        if self.subject in self.daemon.table():
+            self.daemon.client.remove(self.subject)
+        assert self.subject not in self.daemon.table()
+
+
+class Crash(Operation):
+    """The shim dies by a SIGKILL of somebody else; the daemon is to notice it and to say so."""
+
+    name = "crash"
+    roles = ("main", "database")
+    pid = 0
+
+    def prepare(self) -> None:
+        box = self.daemon.run(FOREVER)
+        self.subject, self.pid = box["box_id"], box["pid"]
+
+    def act(self, reached: Callable[[], bool]) -> bool:
+        kill_pid(self.pid)
+        asked_again = False
+
+        def is_told() -> list[bool]:
+            nonlocal asked_again
+            if not self.bench.is_up:
+                return [False]
+            if self.asked(self._note_end) and self.promise is not None:
+                return [True]
+            if not asked_again and reached():
+                asked_again = True
+                self.asked(self.daemon.client.reconcile)
+            return []
+
+        return bool(until(is_told, "the death is told")[0])
+
+    def _note_end(self) -> None:
+        """What was told must stay so: failed, or stopped where the evidence was lost with a daemon."""
+        status = self.daemon.get(self.subject)["status"]
+        self.promise = status if status in ("failed", "stopped") else None
+
+    def again(self) -> None:
+        row = self.daemon.get(self.subject)
+        assert row["status"] in ("failed", "stopped")
+        assert not is_alive(self.pid)
+        assert self.daemon.client.start(self.subject)["status"] == "running"
+
+
+class Event(Operation):
+    """A signal that the workload ignores: nothing is changed but the log."""
+
+    name = "event append"
+    roles = ("main", "database")
+    promise = "running"
+    since = 0
+
+    def prepare(self) -> None:
+        self.subject = self.daemon.run(DEAF)["box_id"]
+        log = self.daemon.box_dir(self.subject) / "logs" / "console.log"
+        until(lambda: log.exists() and b"deaf" in log.read_bytes(), "the workload ignores its signal")
+        self.since = self.daemon.client.last_event_seq()
+
+    def act(self, reached: Callable[[], bool]) -> bool:
+        return self.asked(lambda: self.daemon.client.kill(self.subject, 10))
+
+    def check(self, said_yes: bool) -> None:
+        with self.daemon.client.events(self.since, follow=False) as events:
+            told = [event for event in events if event["kind"] == "signalled"]
+        assert len(told) == 1 if said_yes else len(told) <= 1, f"4: {len(told)} events tell of the signal"
+
+    def again(self) -> None:
+        self.daemon.client.kill(self.subject, 10)
+
+
+class Exec(Operation):
+    """A command beside the workload."""
+
+    name = "exec"
+    roles = ("main", "database")
+    promise = "running"
+
+    def prepare(self) -> None:
+        self.subject = self.daemon.run(FOREVER)["box_id"]
+
+    def act(self, reached: Callable[[], bool]) -> bool:
+        return self.asked(self._exec)
+
+    def again(self) -> None:
+        execution = self._exec()
+        client = self.daemon.client
+        until(lambda: client.execution(self.subject, execution)["status"] == "completed", "the command ends")
+
+    def _exec(self) -> str:
+        return str(self.daemon.client.exec(self.subject, "/bin/true")["execution_id"])
+
+
+class Recovery(Operation):
+    """A daemon starts: one box died meanwhile, one has an exit file of an earlier life, one directory is nobody's."""
+
+    name = "recovery"
+    roles = ("recovery main", "recovery all")
+    only = {"recovery all": BELOW_MAIN}  # noqa: RUF012
+
+    def prepare(self) -> None:
+        box = self.daemon.run(FOREVER)
+        self.subject = box["box_id"]
+        self.daemon.kill9()
+        kill_pid(box["pid"])
+        until(lambda: not is_alive(box["pid"]), "the shim ends")
+        stale = {"type": "signal", "exit_code": 134, "signal": "SIGABRT", "run_id": "0" * 32}
+        (self.daemon.box_dir(self.bench.bystander["box_id"]) / "exit").write_text(json.dumps(stale))
+        (self.daemon.home / "boxes" / STRAY).mkdir()
+        doomed = self.daemon.home / "quarantine" / "removed-half"
+        (doomed / "upper").mkdir(parents=True, exist_ok=True)
+        (doomed / "box.json").touch()
+
+    def act(self, reached: Callable[[], bool]) -> bool:
+        return self.bench.settle_start()
+
+    def check(self, said_yes: bool) -> None:
+        assert self.daemon.get(self.subject)["status"] in ("failed", "stopped")
+
+    def again(self) -> None:
+        assert self.daemon.client.start(self.subject)["status"] == "running"
+
+    def clear(self) -> None:
+        super().clear()
+        for entry in (self.daemon.home / "quarantine").iterdir():
+            shutil.rmtree(entry)
+
+
+class Rebuild(Recovery):
+    """A daemon starts and its database is no database: every box must come back from its directory."""
+
+    name = "rebuild"
+    roles = ("recovery all",)
+    only = {"recovery all": frozenset({"pwrite64", "fdatasync", "rename"})}  # noqa: RUF012
+
+    def prepare(self) -> None:
+        box = self.daemon.run(FOREVER)
+        self.subject = box["box_id"]
+        self.daemon.kill9()
+        database = self.daemon.home / "db" / "boxlited.db"
+        for suffix in ("-wal", "-shm"):
+            Path(f"{database}{suffix}").unlink(missing_ok=True)
+        database.write_bytes(b"this is no database" * 100)
+
+    def check(self, said_yes: bool) -> None:
+        rows = self.daemon.table()
+        assert rows[self.subject]["status"] == "running", f"4: not rebuilt: {rows}"
+
+    def again(self) -> None:
+        assert self.daemon.client.stop(self.subject)["status"] == "stopped"
+
+    def clear(self) -> None:
+        super().clear()
+        for entry in (self.daemon.home / "db").glob("*.corrupt-*"):
+            entry.unlink()
+
+
+OPERATIONS: dict[str, type[Operation]] = {
+    one.name: one for one in (Create, Start, Stop, Kill, Remove, Crash, Event, Exec, Recovery, Rebuild)
+}

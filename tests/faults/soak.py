@@ -1,0 +1,179 @@
+"""`python -m tests.faults.soak SEED MINUTES`: two hundred boxes, every kind of fault at once, clients all the while.
+
+Owns the course: places are filled, faults come as the seed's schedule has them, invariants are
+looked at throughout; now and then everything is lifted and the oracle is asked.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
+from boxlited.errors import BoxlitedError
+from tests.faults.soak_boxes import Clients, Crowd
+from tests.faults.soak_faults import Fault, Faults, doubles, schedule
+from tests.integration.daemon_harness import Daemon, until
+
+CONFIG = """
+[engines]
+enabled = ['sandbox', 'process']
+[reconcile]
+period_seconds = 0.5
+[stop]
+default_timeout_seconds = 1
+"""
+CLIENTS = 12
+ORACLE_SECONDS = 20.0
+SETTLE_SECONDS = 120.0
+
+
+class Soak:
+    def __init__(self, seed: str, minutes: float) -> None:
+        self.seed = seed
+        self.minutes = minutes
+        self.schedule = schedule(seed, minutes)
+        self.done: Counter[str] = Counter()
+        self.said: Counter[str] = Counter()
+        self.looks = 0
+        self.oracles = 0
+        self._deaths = threading.Lock()
+        self._over = threading.Event()
+        self._problems: list[str] = []
+
+    def run(self) -> list[str]:
+        """Returns what was violated."""
+        with Daemon(CONFIG) as daemon:
+            daemon.start()
+            crowd = Crowd(self.seed, daemon.socket)
+            self._fill(daemon, crowd)
+            watcher = threading.Thread(target=self._watch, args=(daemon,))
+            watcher.start()
+            try:
+                self._course(daemon, crowd)
+            finally:
+                self._over.set()
+                watcher.join()
+            self._clear(daemon)
+            self.said = crowd.said
+        return self._problems
+
+    def _fill(self, daemon: Daemon, crowd: Crowd) -> None:
+        def fill(number: int) -> None:
+            place = crowd.places[number]
+            place.box_id = daemon.create(**place.spec)["box_id"]
+            place.may_be_gone = place.spec.get("auto_remove", False)
+            daemon.client.start(place.box_id)
+
+        begin = time.monotonic()
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(fill, range(len(crowd.places))))
+        self._say(f"{len(daemon.shims())} boxes run after {time.monotonic() - begin:.0f} s")
+
+    def _course(self, daemon: Daemon, crowd: Crowd) -> None:
+        waiting = list(self.schedule)
+        while waiting and not self._problems:
+            upto = waiting[0].at + ORACLE_SECONDS
+            part = [fault for fault in waiting if fault.at < upto]
+            waiting = waiting[len(part) :]
+            self._storm(daemon, crowd, part)
+            self._ask_oracle(daemon, crowd)
+
+    def _storm(self, daemon: Daemon, crowd: Crowd, part: list[Fault]) -> None:
+        """Clients and faults together. The schedule's time stands still while the oracle looks."""
+        clients = Clients(crowd, daemon.socket, f"{self.seed}/{part[0].at}", CLIENTS)
+        faults = Faults(daemon, crowd, self._deaths)
+        begin, first = time.monotonic(), part[0].at
+        clients.start()
+        try:
+            for fault in part:
+                while time.monotonic() - begin < fault.at - first:
+                    faults.lift()
+                    time.sleep(0.02)
+                what = faults.do(fault)
+                self.done[fault.kind] += 1
+                self._say(f"{fault.at:7.2f} s  {fault.kind}: {what}")
+        finally:
+            faults.lift(everything=True)
+            clients.stop()
+            self._problems += clients.problems
+
+    def _ask_oracle(self, daemon: Daemon, crowd: Crowd) -> None:
+        """With no fault left, until nothing is on its way any more."""
+        with self._deaths:
+            try:
+                daemon.drop_client()
+                daemon.wait_ready()
+                short = {place.name for place in crowd.places if place.is_short}
+                until(lambda: self._at_rest(daemon, short), "every box is at rest", SETTLE_SECONDS)
+                crowd.settle()
+                daemon.client.reconcile()  # foreign directories go to quarantine
+                self._problems += self._untruths(daemon, crowd)
+                daemon.check_oracle(crowd.acknowledged())
+            except AssertionError as error:
+                self._problems.append(str(error))
+        self.oracles += 1
+        self._say(f"{'':11}oracle: {len(daemon.shims())} shims, {len(self._problems)} violations")
+
+    def _untruths(self, daemon: Daemon, crowd: Crowd) -> list[str]:
+        """What was acknowledged and does not hold, beyond what the oracle asks."""
+        running = {box_id for box_id, _pid in daemon.shims()}
+        found = [f"4: the removed box {one} is back" for one in sorted(crowd.removed & set(daemon.table()))]
+        return found + [f"4: the stopped box {one} runs" for one in crowd.stopped() if one in running]
+
+    def _at_rest(self, daemon: Daemon, short: set[str]) -> bool:
+        """What ends by itself, or waits for its policy, is stopped: its time would come while the oracle compares."""
+        restless = False
+        for row in daemon.client.list():
+            is_due = row["desired"] == "running" and row["status"] != "running"
+            if is_due or (row["status"] == "running" and row["name"] in short):
+                restless = True
+                with suppress(BoxlitedError):
+                    daemon.client.stop(row["box_id"], 0.0)
+            restless = restless or row["status"] in ("stopping", "unknown")
+        return not restless
+
+    def _watch(self, daemon: Daemon) -> None:
+        """Throughout: no stranger is signalled, no box has two shims."""
+        while not self._over.wait(0.3):
+            self.looks += 1
+            self._problems += list(doubles(daemon))
+            self._problems += ["1: a stranger was signalled" for one in daemon.sentinels if one.poll() is not None]
+
+    def _clear(self, daemon: Daemon) -> None:
+        def remove(box_id: str) -> None:
+            with suppress(BoxlitedError):
+                daemon.client.remove(box_id, force=True)
+
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(remove, daemon.table()))
+        try:
+            until(lambda: not daemon.table(), "every box can be removed")
+            daemon.check_oracle({})
+            assert daemon.shims() == [], "shims are left"
+        except AssertionError as error:
+            self._problems.append(str(error))
+
+    def _say(self, text: str) -> None:
+        print(text, flush=True)
+
+
+def main(seed: str, minutes: float) -> int:
+    soak = Soak(seed, minutes)
+    print(f"soak: seed {seed}, {minutes:g} minutes, {len(soak.schedule)} faults, {os.cpu_count()} cores", flush=True)
+    problems = soak.run()
+    print(f"{sum(soak.done.values())} faults: " + ", ".join(f"{n} x {kind}" for kind, n in sorted(soak.done.items())))
+    print("answers: " + ", ".join(f"{number} x {what}" for what, number in sorted(soak.said.items())))
+    print(f"invariants looked at {soak.looks} times, the oracle asked {soak.oracles + 1} times")
+    print(f"{len(problems)} violations")
+    for problem in problems:
+        print(f"VIOLATION {problem}\n  again: make soak SEED={seed} MINUTES={minutes:g}", file=sys.stderr)
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1] if len(sys.argv) > 1 else "1", float(sys.argv[2]) if len(sys.argv) > 2 else 1.0))
