@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run test lint demo bench faults clean deps-system
+.PHONY: run test lint demo bench faults fuzz clean deps-system
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -34,6 +34,13 @@ lint: $(VENV)/.installed
 
 faults: $(VENV)/.installed
 	$(BIN)/pytest tests/integration/test_faults_*.py
+
+# Each target in turn, SECONDS each; stops at the first finding, which lies in tests/fuzz/findings.
+SECONDS ?= 60
+TARGETS ?= $(patsubst tests/fuzz/targets/%.py,%,$(filter-out %/__init__.py,$(wildcard tests/fuzz/targets/*.py)))
+fuzz: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[fuzz]'
+	@for target in $(TARGETS); do echo "== $$target"; $(BIN)/python -m tests.fuzz.run $$target -max_total_time=$(SECONDS) -verbosity=0 || exit 1; done
 
 demo: $(VENV)/.installed
 	@$(BIN)/python -m boxlited.cli.demo
