@@ -18,7 +18,7 @@ from boxlited.shim.files import serve_files
 from boxlited.shim.frames import Kind
 from boxlited.shim.guest import Command
 from boxlited.shim.loop import Loop
-from boxlited.shim.streams import Stream
+from boxlited.shim.streams import NOT_UNDERSTOOD, Stream
 from boxlited.shim.users import check_user
 from boxlited.shim.workload import Workload
 
@@ -72,7 +72,7 @@ class Requests:
             return self._operations[request["op"]](connection, request)
         except EngineError as error:
             return _refusal(error)
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except NOT_UNDERSTOOD as error:
             return {"ok": False, "kind": "internal", "message": f"the shim does not understand the request: {error!r}"}
         except OSError as error:
             return {"ok": False, "kind": "resource_exhausted", "message": f"the shim could not do it: {error.strerror}"}
@@ -125,7 +125,7 @@ class Requests:
             tty=tty,
             cols=_size(request.get("cols"), 80),
             rows=_size(request.get("rows"), 24),
-            timeout_seconds=None if timeout is None else float(timeout),
+            timeout_seconds=None if timeout is None else _seconds(timeout),
         )
 
     def _list(self, _connection: Connection, _request: Json) -> Json:
@@ -186,6 +186,14 @@ class Requests:
         ]
         for execution_id in ended[: max(0, len(ended) - MAX_ENDED)]:
             del self._executions[execution_id]
+
+
+def _seconds(value: Any) -> float:
+    """JSON as Python reads it has a NaN: in a row of timers it would never be due, and let none sleep."""
+    seconds = float(value)
+    if not seconds > 0:
+        raise ValueError("seconds")
+    return seconds
 
 
 def _size(value: Any, default: int) -> int:

@@ -13,6 +13,7 @@ from boxlited.shim.frames import OFFSET, Kind
 
 SEND_BYTES = 256 * 1024
 WINDOW_BYTES = 1 << 20
+NOT_UNDERSTOOD = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)  # JSON of any shape
 
 
 class Stream:
@@ -59,7 +60,7 @@ class Stream:
             self._hear(kind, payload)
         except EngineError as error:
             self._connection.send_frame(Kind.NOTICE, str(error).encode())
-        except (ValueError, KeyError, TypeError):
+        except (*NOT_UNDERSTOOD, OSError):
             self._connection.close()
 
     def _hear(self, kind: int, payload: bytes) -> None:
