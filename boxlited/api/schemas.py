@@ -19,6 +19,7 @@ from boxlited.model import BoxStatus, Desired, EventKind, IdentityKind, StopCaus
 
 Size = Annotated[int, Meta(ge=1, le=65535)]
 Timeout = Annotated[float, Meta(ge=0, le=3600)]
+LATEST = 253402300799  # the last second that has a date
 
 
 class Box(msgspec.Struct, frozen=True, kw_only=True):
@@ -153,7 +154,8 @@ class NoBody(model.Struct, frozen=True):
 
 
 def moment(seconds: float) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC)
+    """The nearest date that there is: one strange row or `box.json` must not cost the list of all boxes."""
+    return datetime.fromtimestamp(min(max(seconds, 0.0), LATEST), UTC)
 
 
 def box_view(box: model.Box, host: HostSize) -> Box:
