@@ -5,12 +5,12 @@ from __future__ import annotations
 import io
 import os
 import shutil
-import tempfile
 from pathlib import Path
 
 from boxlited.shim.archives import ArchiveRefused, Limits, unpack
+from tests.fuzz.scratch import scratch
 
-BASE = Path(tempfile.mkdtemp(prefix="bxf"))
+BASE = scratch()
 LIMITS = Limits(max_bytes=1 << 20, max_entries=100, max_depth=10)
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import tempfile
-from pathlib import Path
 
 from boxlited.config import Config, check_config, load_config
 from boxlited.errors import ConfigError
+from tests.fuzz.scratch import scratch
 
-FILE = Path(tempfile.mkdtemp(prefix="bxf")) / "boxlited.toml"
+FILE = scratch() / "boxlited.toml"
 ENVIRONMENT = {"HOME": "/home/nobody", "XDG_RUNTIME_DIR": "/run/nobody"}
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-import tempfile
-from pathlib import Path
 
 from boxlited.errors import StorageError
 from boxlited.supervisor.pidfile import MAX_FILE_BYTES, PID_RECORD_MAX_BYTES, PidFileReader, PidRecord, parse_start_time
+from tests.fuzz.scratch import scratch
 
 NUMBER = re.compile(r"\s*\+?([0-9]+)\s*")
-FILE = Path(tempfile.mkdtemp(prefix="bxf")) / "shim.pid"
+FILE = scratch() / "shim.pid"
 
 
 def check(data: bytes) -> None:
