@@ -23,6 +23,10 @@ EXEC_POLL_SECONDS = 0.0002
 END_SECONDS = 5.0
 IGNORED = (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXFSZ)
 WRAPPER_COMM = "bwrap\n"
+PROGRAM_FD = 5  # bubblewrap as a sealed memory file, where the kernel allows one; the hook puts it there
+PROGRAM_MODE = 0o555
+LIBRARIES = "LD_LIBRARY_PATH"
+LOADER = ("LD_", "GLIBC_TUNABLES", "GCONV_PATH", "MALLOC_")
 UMASK = 0o022  # the daemon's own is for its own files
 COMPLAINTS = (  # how bubblewrap puts what the box's own configuration brought about
     ("Can't chdir to ", "config", "working_dir cannot be entered in the box"),
@@ -200,15 +204,18 @@ def _become(engine: Engine, spec: dict, shim: int, out: int, info: int) -> None:
         _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != shim:  # it died before the line above took effect
             os._exit(127)
-        argv, env = engine.command(spec, info)
+        argv, env = _apart(*engine.command(spec, info), spec.get("bwrap_libraries"))
         os.umask(UMASK)
         os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
         os.dup2(out, 1)
         os.dup2(out, 2)
         os.set_inheritable(info, True)
-        os.closerange(3, info)
-        os.closerange(info + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
-        os.execve(argv[0], argv, env)
+        program = _sealed_program() or argv[0]
+        low, high = sorted((info, program)) if isinstance(program, int) else (info, info)
+        os.closerange(3, low)
+        os.closerange(low + 1, high)
+        os.closerange(high + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+        os.execve(program, argv, env)
     except EngineError as error:
         os.write(info, json.dumps({"engine_error": [error.kind, str(error)]}).encode())
     except OSError as error:
@@ -217,6 +224,26 @@ def _become(engine: Engine, spec: dict, shim: int, out: int, info: int) -> None:
         os.write(info, json.dumps({"engine_error": ["internal", repr(error)]}).encode())
     finally:
         os._exit(127)
+
+
+def _apart(argv: list[str], env: dict[str, str], libraries: str | None) -> tuple[list[str], dict[str, str]]:
+    """What steers the dynamic loader of the box's program must not steer bubblewrap's, which is outside still."""
+    words = [argv[0], "--unsetenv", LIBRARIES]
+    outer = {key: value for key, value in env.items() if not key.startswith(LOADER)}
+    for key in env.keys() - outer.keys():
+        words += ["--setenv", key, env[key]]
+    if libraries is not None:
+        outer[LIBRARIES] = libraries
+    return [*words, *argv[1:]], outer
+
+
+def _sealed_program() -> int | None:
+    """The descriptor to execute; a box may have changed its mode where the kernel cannot seal that."""
+    try:
+        os.fchmod(PROGRAM_FD, PROGRAM_MODE)
+    except OSError:
+        return None
+    return PROGRAM_FD
 
 
 def _read_all(fd: int) -> bytes:
