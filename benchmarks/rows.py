@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from benchmarks import inside
 from benchmarks.stage import Wire, cpu_seconds, daemon, milliseconds, pss_kib, timed, until
 from boxlited.supervisor.engines import bwrap_path
 from tests.integration.daemon_harness import FOREVER, Daemon, kill_pid
@@ -266,4 +267,8 @@ ROWS: dict[str, Callable[[float], list[Row]]] = {
     "death": death,
     "creates": creates,
     "many": many,
+    "commands": inside.commands,
+    "output": inside.output,
+    "crowd": inside.crowd,
+    "files": inside.files,
 }

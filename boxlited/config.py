@@ -80,6 +80,11 @@ class Stop(Table, frozen=True, kw_only=True):
     default_timeout_seconds: Annotated[float, Meta(ge=0, le=3600)] = 30.0
 
 
+class Files(Table, frozen=True, kw_only=True):
+    max_bytes: Annotated[int, Meta(ge=1 << 20, le=2**50)] = 16 << 30
+    max_entries: Count = 1_000_000
+
+
 class Config(Table, frozen=True, kw_only=True):
     """Everything that can be set. `systemd/boxlited.toml.example` explains each key."""
 
@@ -96,6 +101,7 @@ class Config(Table, frozen=True, kw_only=True):
     quarantine: Quarantine = Quarantine()
     events: Events = Events()
     stop: Stop = Stop()
+    files: Files = Files()
 
 
 def default_home(environ: Mapping[str, str] = os.environ) -> Path:

@@ -42,6 +42,8 @@ from boxlited.supervisor.kernel import Kernel
 from boxlited.supervisor.layout import HomeLayout
 from boxlited.supervisor.supervisor import Supervisor
 
+EX_OSERR = 71
+LEAST_FILES = 256
 SHUTDOWN_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 log = structlog.get_logger()
@@ -67,10 +69,21 @@ def run_daemon(config: Config, on_ready: Callable[[list[str]], None] | None = No
         store = Store.at(home.database)
         control_key = load_or_make(home.control_key)
         supervisor = Supervisor(config, kernel, home, store, cgroups, lock_fd, {"nofile": files}, control_key)
-        supervisor.launch_spawner()  # no thread exists yet
+        _launch_spawner(supervisor)  # no thread exists yet
         trio.run(partial(_serve, config, store, supervisor, handed_over, notifier, on_ready))
     finally:
         os.close(lock_fd)
+
+
+def _launch_spawner(supervisor: Supervisor) -> None:
+    try:
+        supervisor.launch_spawner()
+    except OSError as error:
+        raise StartupError(
+            f"cannot start the process that forks boxes: {error.strerror}: this user has too many open files or"
+            " processes; raise the limit (ulimit -n, ulimit -u, TasksMax=)",
+            EX_OSERR,
+        ) from error
 
 
 async def _serve(
@@ -92,7 +105,8 @@ async def _serve(
                 if opening.rebuilt:
                     await _finish_rebuild(store, opening)
                 await _note(store, EventKind.DAEMON_STARTED)
-                server = ApiServer(supervisor, _listeners(config, handed_over))
+                listeners = _listeners(config, handed_over)
+                server = ApiServer(supervisor, listeners, max_upload_bytes=config.files.max_bytes)
                 await _serve_api(config, supervisor, server, notifier, stop, on_ready)
                 await _note(store, EventKind.DAEMON_STOPPED)
                 supervisor_nursery.cancel_scope.cancel()
@@ -192,8 +206,14 @@ def _prepare_home(home: HomeLayout) -> None:
 
 def _raise_file_limit() -> tuple[int, int]:
     """Each live box costs one descriptor (its pidfd). Returns the limit as it was: boxes get that one,
-    because programs that use select() break above 1024."""
+    because programs that use select() break above 1024. Raises StartupError where nothing could work."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < LEAST_FILES:
+        raise StartupError(
+            f"only {hard} open files are allowed: at least {LEAST_FILES} are needed, and one more for"
+            " each box that runs; raise the limit (ulimit -Hn, LimitNOFILE=)",
+            EX_OSERR,
+        )
     if soft < hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return soft, hard

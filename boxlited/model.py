@@ -7,7 +7,6 @@ way in for an id that came from outside. An id that arrives from inside a box is
 from __future__ import annotations
 
 import base64
-import re
 import secrets
 from enum import Enum
 from typing import Annotated, Any
@@ -16,11 +15,10 @@ import msgspec
 from msgspec import Meta
 
 from boxlited.errors import InvalidArgument
+from boxlited.texts import ID_PATTERN, NAME_PATTERN, Directory, Environment, GuestPath, HostPath, Name, Switch, Text
 
 _ID_BYTES = 10
 _ID_LENGTH = 16  # base32 of them
-_ID_PATTERN = re.compile(r"[a-z2-7]{16}")
-_NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 
 
 class BoxID(str):
@@ -39,7 +37,7 @@ class BoxID(str):
 
         Raises InvalidArgument when the text is not exactly an id.
         """
-        if not isinstance(text, str) or _ID_PATTERN.fullmatch(text) is None or not text.isascii():
+        if not isinstance(text, str) or ID_PATTERN.fullmatch(text) is None or not text.isascii():
             raise InvalidArgument(
                 f"{str(text)[:64]!r} is not a box id: expected {_ID_LENGTH} characters of a-z and 2-7"
             )
@@ -47,12 +45,12 @@ class BoxID(str):
 
     @classmethod
     def is_valid(cls, text: str) -> bool:
-        return _ID_PATTERN.fullmatch(text) is not None
+        return ID_PATTERN.fullmatch(text) is not None
 
 
 def check_name(name: str) -> str:
     """Validate a box name. Raises InvalidArgument, naming the rule."""
-    if _NAME_PATTERN.fullmatch(name) is None:
+    if NAME_PATTERN.fullmatch(name) is None:
         raise InvalidArgument(
             f"box name {name[:64]!r} is not usable: 1 to 63 characters of letters, digits, '_', '.'"
             " or '-', beginning with a letter or digit"
@@ -117,17 +115,16 @@ class Struct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Base of the values that a client sends: an unknown key is an error that names it."""
 
 
-Port = Annotated[int, Meta(ge=0, le=65535)]
 Seconds = Annotated[int, Meta(ge=0, le=10 * 365 * 86400)]
 
 
 class Outbound(Struct, frozen=True, kw_only=True):
-    mode: str = "disabled"  # "enabled" | "disabled"
-    allow_net: tuple[str, ...] = ()
+    mode: Switch = "disabled"
+    allow_net: tuple[Text, ...] = ()
 
 
 class Inbound(Struct, frozen=True, kw_only=True):
-    mode: str = "disabled"
+    mode: Switch = "disabled"
 
 
 class Network(Struct, frozen=True, kw_only=True):
@@ -135,8 +132,8 @@ class Network(Struct, frozen=True, kw_only=True):
 
     outbound: Outbound | None = None
     inbound: Inbound | None = None
-    mode: str | None = None
-    allow_net: tuple[str, ...] | None = None
+    mode: Switch | None = None
+    allow_net: tuple[Text, ...] | None = None
 
     @property
     def outbound_mode(self) -> str:
@@ -146,15 +143,15 @@ class Network(Struct, frozen=True, kw_only=True):
 
 
 class Volume(Struct, frozen=True, kw_only=True):
-    guest_path: str
-    host_path: str | None = None
-    managed_volume: str | None = None
+    guest_path: GuestPath
+    host_path: HostPath | None = None
+    managed_volume: Text | None = None
     read_only: bool = False
 
 
 class Capabilities(Struct, frozen=True, kw_only=True):
-    add: tuple[str, ...] = ()
-    drop: tuple[str, ...] = ()
+    add: tuple[Text, ...] = ()
+    drop: tuple[Text, ...] = ()
 
 
 class Advanced(Struct, frozen=True, kw_only=True):
@@ -179,29 +176,29 @@ class Restart(Struct, frozen=True, kw_only=True):
 class BoxSpec(Struct, frozen=True, kw_only=True):
     """What a client asks for: the body of `POST /v1/boxes`, and `spec` in `box.json`."""
 
-    name: str | None = None
-    image: str | None = None
-    rootfs_path: str | None = None
+    name: Name | None = None
+    image: Text | None = None
+    rootfs_path: HostPath | None = None
     cpus: Annotated[float, Meta(gt=0, le=4096)] | None = None
     memory_mib: Annotated[int, Meta(ge=4, le=64 * 1024 * 1024)] | None = None
     pids: Annotated[int, Meta(ge=1, le=4194304)] | None = None
     disk_size_gb: Annotated[int, Meta(ge=1)] | None = None
-    working_dir: str | None = None
-    env: dict[str, str] = {}
-    entrypoint: tuple[str, ...] | None = None
-    cmd: tuple[str, ...] | None = None
-    user: str | None = None
+    working_dir: Directory | None = None
+    env: Environment = {}
+    entrypoint: tuple[Text, ...] | None = None
+    cmd: tuple[Text, ...] | None = None
+    user: Text | None = None
     volumes: tuple[Volume, ...] = ()
     network: Network | None = None
     detach: bool = True
     tty: bool = False
-    labels: dict[str, str] = {}
+    labels: dict[Text, Text] = {}
     auto_stop: Seconds | None = None
     auto_delete: Seconds | None = None
     auto_resume: bool | None = None
     auto_remove: bool = False
     advanced: Advanced = Advanced()
-    engine: str = "sandbox"
+    engine: Text = "sandbox"
     restart: Restart = Restart()
     stop_signal: Annotated[int, Meta(ge=1, le=31)] = 15
 
@@ -217,12 +214,12 @@ class ExecSpec(Struct, frozen=True, kw_only=True):
     `cols` and `rows` are the first size of its terminal, where it has one.
     """
 
-    command: Annotated[str, Meta(min_length=1, max_length=4096)]
-    args: tuple[str, ...] = ()
-    env: dict[str, str] = {}
+    command: Annotated[Text, Meta(min_length=1, max_length=4096)]
+    args: tuple[Text, ...] = ()
+    env: Environment = {}
     timeout_seconds: Annotated[float, Meta(ge=0.1, le=10 * 365 * 86400)] | None = None
-    working_dir: Annotated[str, Meta(min_length=1, max_length=4096)] | None = None
-    user: Annotated[str, Meta(min_length=1, max_length=256)] | None = None
+    working_dir: Annotated[Text, Meta(min_length=1, max_length=4096)] | None = None
+    user: Annotated[Text, Meta(min_length=1, max_length=256)] | None = None
     tty: bool = False
     cols: Annotated[int, Meta(ge=1, le=65535)] | None = None
     rows: Annotated[int, Meta(ge=1, le=65535)] | None = None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from starlette.routing import Route, Router
+from starlette.routing import Route, Router, compile_path
 
+from boxlited.api.absent import absent
 from boxlited.api.call import Call
 from boxlited.api.middleware import Envelope, Gate
 from boxlited.api.problems import MethodNotAllowed, NoRoute
@@ -22,8 +23,15 @@ def build_app(services: Services) -> ASGIApp:
     by_path: dict[str, dict[str, Handler]] = {}
     for route in ROUTES:
         by_path.setdefault(route.path, {})[route.method] = route.handler
+    streaming = [(route.method, compile_path(route.path)[0]) for route in ROUTES if route.streams_body]
+
+    def streams_body(call: Call) -> bool:
+        path = call.scope["path"]
+        return any(call.method == method and pattern.match(path) for method, pattern in streaming)
+
     routes = [Route(path, Methods(handlers)) for path, handlers in by_path.items()]
-    return Envelope(Gate(Router(routes, redirect_slashes=False, default=_no_route)), services)
+    router = Router(routes, redirect_slashes=False, default=_no_route)
+    return Envelope(Gate(router, streams_body), services)
 
 
 class Methods:
@@ -54,4 +62,4 @@ class Methods:
 
 async def _no_route(scope: Scope, receive: Receive, send: Send) -> None:
     call: Call = scope["boxlited.call"]
-    raise NoRoute(f"{call.method} {call.path[:256]} is not a route of this API; see /v1/openapi.json")
+    raise absent(call) or NoRoute(f"{call.method} {call.path[:256]} is not a route of this API; see /v1/openapi.json")

@@ -15,7 +15,8 @@ from typing import Any
 
 import structlog
 
-from boxlited.api.bodies import linger, read_body
+from boxlited.api.absent import absent
+from boxlited.api.bodies import has_body, linger, read_body
 from boxlited.api.call import Call
 from boxlited.api.origins import check_origin
 from boxlited.api.problems import BodyRefused, error_reply
@@ -82,6 +83,8 @@ class Envelope:
         try:
             check_access(call)
             check_ready(call)
+            if refusal := absent(call):
+                raise refusal
             await serve_websocket(call, send)
         except BoxlitedError as error:
             _note(call, error)
@@ -100,7 +103,9 @@ async def _refuse(call: Call, send: Send, error: BoxlitedError) -> None:
     if call.status is not None:
         return  # the reply has begun: leaving it without an end closes the connection
     reply = error_reply(error, call.request_id)
-    if isinstance(error, BodyRefused):
+    if isinstance(error, BodyRefused) or call.body_is_open:
+        if not isinstance(error, BodyRefused):
+            reply.headers = (*reply.headers, (b"connection", b"close"))
         await send_reply(send, reply, more_body=True)
         await linger(call.receive, call.scope["state"].get("abort"))
     else:
@@ -149,14 +154,19 @@ def _request_id(proposed: str | None) -> str:
 class Gate:
     """Reads the body, then asks: who is it, is the daemon ready, may it write?
 
-    The body comes first: the web server waits for whoever does not take it.
+    The body comes first: the web server waits for whoever does not take it. A route that streams
+    its body takes it last, and a refusal before that closes the connection.
     """
 
-    def __init__(self, inner: ASGIApp) -> None:
+    def __init__(self, inner: ASGIApp, streams_body: Callable[[Call], bool]) -> None:
         self._inner = inner
+        self._streams_body = streams_body
 
     async def __call__(self, call: Call, send: Send) -> None:
-        call.body = await read_body(call)
+        if self._streams_body(call):
+            call.body_is_open = has_body(call)
+        else:
+            call.body = await read_body(call)
         check_access(call)
         check_ready(call)
         call.scope["boxlited.call"] = call

@@ -90,7 +90,35 @@ class BoxesPort(Protocol):
     async def box_metrics(self, ref: str) -> dict[str, Any]: ...
 
 
-class SupervisorPort(BoxesPort, ExecutionsPort, Protocol):
+class FilesPort(Protocol):
+    """Tar streams into and out of a running box; Stopped when it does not run."""
+
+    async def put_files(
+        self,
+        ref: str,
+        path: str,
+        overwrite: bool,
+        chunks: AsyncIterator[bytes],
+        *,
+        source_is_dir: bool | None = None,
+    ) -> None:
+        """Takes `chunks` to their end, as fast as the box does; what they raise comes out again.
+
+        Returns once everything is in place. On any error and when cancelled the box is as before.
+        """
+        ...
+
+    def get_files(
+        self, ref: str, path: str, follow_symlinks: bool
+    ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """The iterator ends only behind the last byte of a whole tar; it raises when that cannot come.
+
+        What is wrong with box or path is raised on entry, or before the first chunk.
+        """
+        ...
+
+
+class SupervisorPort(BoxesPort, ExecutionsPort, FilesPort, Protocol):
     """Everything that the API asks for."""
 
     async def reconcile(self, dry_run: bool = False) -> list[dict[str, Any]]: ...

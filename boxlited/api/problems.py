@@ -6,7 +6,10 @@ Owns the public `type` names (those of the BoxLite contract). The mapping code -
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
+from msgspec import Meta
 
 from boxlited.api.replies import Headers, Reply, json_reply
 from boxlited.errors import (
@@ -54,10 +57,18 @@ class BodyRefused(InvalidArgument):
     """The body was not read to its end: the connection cannot be used any more."""
 
 
+class UnsupportedMediaType(InvalidArgument):
+    """The body is of a kind that the route does not take."""
+
+    status = 415
+
+
 class Error(msgspec.Struct, frozen=True):
+    """`code` is what a program decides by; `request_id` is in the header X-Request-Id and in the daemon's log."""
+
     message: str
-    type: str
-    code: str
+    type: Annotated[str, Meta(extra_json_schema={"enum": sorted({*TYPES.values()})})]
+    code: Annotated[str, Meta(extra_json_schema={"enum": sorted(TYPES)})]
     request_id: str
 
 

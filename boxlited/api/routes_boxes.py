@@ -9,7 +9,7 @@ from boxlited.api import query
 from boxlited.api.call import Call
 from boxlited.api.polling import until_disconnect
 from boxlited.api.replies import Reply, json_reply, no_content
-from boxlited.api.schemas import BoxPage, Crash, KillBody, NoBody, StopBody, WaitBody, box_view
+from boxlited.api.schemas import BoxPage, Crash, CreateBody, KillBody, NoBody, StopBody, WaitBody, box_view
 from boxlited.errors import InvalidArgument, Unsupported
 from boxlited.model import Box, BoxSpec, BoxStatus, check_name
 from boxlited.supervisor.engines import OWN_ENGINES
@@ -20,7 +20,10 @@ _PAGE_TOKEN = re.compile(r"[\x21-\x7e]{1,512}")
 
 
 async def create(call: Call) -> Reply:
-    spec = call.decode(BoxSpec)
+    body = call.decode(CreateBody)
+    if body.secrets:
+        raise Unsupported("secrets are not supported: give the box what it may know in `env`")
+    spec = body.spec()
     _check_spec(spec)
     key = query.idempotency_key(call.header(b"idempotency-key"))
     box = await call.supervisor.create(spec, idempotency_key=key)
@@ -137,12 +140,6 @@ def _crash(call: Call, previous: bool) -> Reply:
 
 async def metrics(call: Call) -> Reply:
     return json_reply(await call.supervisor.box_metrics(call.ref))
-
-
-async def unsupported(call: Call) -> Reply:
-    """Routes of the contract that this version does not have. The box must exist all the same."""
-    call.supervisor.get(call.ref)
-    raise Unsupported("commands and files inside a box are not supported by this version")
 
 
 def _shown(call: Call, box: Box) -> Reply:

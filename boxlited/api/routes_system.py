@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from boxlited import __version__
 from boxlited.api import query
 from boxlited.api.call import Call
@@ -12,18 +14,19 @@ from boxlited.errors import Unauthenticated
 from boxlited.model import BoxSpec
 
 _READ = ["box:read", "me:read"]
-_WRITE = ["box:write", "box:delete"]
+_WRITE = ["box:write", "box:exec", "box:delete"]
 # features of the contract that SDKs ask for before they use them
-_NOT_YET = dict.fromkeys(
-    ("clone_enabled", "export_enabled", "import_enabled", "snapshots_enabled", "streaming_enabled", "tty_enabled"),
-    False,
-)
+_ABSENT = dict.fromkeys(("clone_enabled", "export_enabled", "import_enabled", "snapshots_enabled"), False)
+_PRESENT = dict.fromkeys(("streaming_enabled", "tty_enabled"), True)
+_PRINCIPAL_TYPES: dict[str, Literal["user", "service_account"]] = {"unix_user": "user", "token": "service_account"}
 _PROMETHEUS = b"text/plain; version=0.0.4; charset=utf-8"
 
 
 async def config(call: Call) -> Reply:
     host = call.services.host
-    capabilities = {**_NOT_YET, **call.supervisor.capabilities()}
+    known = call.supervisor.capabilities()
+    own_sandbox = known.get("default_engine", BoxSpec().engine) == BoxSpec().engine
+    capabilities = {**_ABSENT, **_PRESENT, "linux_capabilities_enabled": own_sandbox, **known}
     defaults = Defaults(
         cpus=host.cpus,
         memory_mib=host.memory_mib,
@@ -41,7 +44,7 @@ async def me(call: Call) -> Reply:
     if principal is None:
         raise Unauthenticated("this connection has no principal")
     scopes = _READ if principal.read_only else _READ + _WRITE
-    return json_reply(Me(sub=principal.subject, principal_type=principal.kind, scopes=scopes))
+    return json_reply(Me(sub=principal.subject, principal_type=_PRINCIPAL_TYPES[principal.kind], scopes=scopes))
 
 
 async def healthz(call: Call) -> Reply:

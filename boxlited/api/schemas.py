@@ -7,6 +7,7 @@ contract wants numbers where the model may have none, see `box_view`.
 from __future__ import annotations
 
 import math
+import signal
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
@@ -16,14 +17,31 @@ from msgspec import Meta
 from boxlited import model
 from boxlited.api.services import HostSize
 from boxlited.model import BoxStatus, Desired, EventKind, IdentityKind, StopCause
+from boxlited.texts import Text, described
 
+SIGNAL_NAMES = [name for item in signal.Signals if item < 32 for name in (item.name, item.name.removeprefix("SIG"))]
 Size = Annotated[int, Meta(ge=1, le=65535)]
 Timeout = Annotated[float, Meta(ge=0, le=3600)]
 LATEST = 253402300799  # the last second that has a date
 
 
+class Traffic(msgspec.Struct, frozen=True):
+    mode: Literal["enabled", "disabled"]
+    allow_net: list[str] = []
+
+
+class NetworkView(msgspec.Struct, frozen=True):
+    """What a box may reach, and what may reach it. An engine of somebody else may understand more."""
+
+    outbound: Traffic
+    inbound: Traffic
+
+
+MAX_CPUS = 255  # an SDK reads `cpus` into eight bits; one box beyond them would cost it the whole list
+
+
 class Box(msgspec.Struct, frozen=True, kw_only=True):
-    """One box. `cpus` is rounded up; both sizes are the host's for a box without limits."""
+    """One box. `cpus` is a whole number from 1 to 255; both sizes are the host's for a box without limits."""
 
     box_id: str
     name: str
@@ -33,9 +51,10 @@ class Box(msgspec.Struct, frozen=True, kw_only=True):
     started_at: datetime | None
     pid: int | None
     image: str
-    cpus: int
+    cpus: Annotated[int, Meta(ge=1, le=MAX_CPUS)]
     memory_mib: int
     labels: dict[str, str]
+    network: NetworkView
     exit_code: int | None
     auto_stop: int
     auto_delete: int
@@ -74,6 +93,32 @@ class Crash(msgspec.Struct, frozen=True):
     error_kind: str | None
 
 
+class BoxMetrics(msgspec.Struct, frozen=True, kw_only=True):
+    """Resource usage of one box. None where it cannot be known; 0 for a box that does not run."""
+
+    box_id: str
+    name: str
+    cpu_percent: float
+    cpu_seconds: float
+    memory_bytes: int
+    memory_limit_bytes: int | None
+    processes: int
+    restart_count: int
+
+
+class RuntimeMetrics(msgspec.Struct, frozen=True, kw_only=True):
+    """Counters since the daemon began, and what there is now. More keys may come."""
+
+    boxes_created_total: int
+    boxes_started_total: int
+    boxes_stopped_total: int
+    boxes_failed_total: int
+    boxes_removed_total: int
+    boxes_running: int
+    boxes_by_status: dict[str, int]
+    events_last_seq: int
+
+
 class ReconcileReport(msgspec.Struct, frozen=True):
     dry_run: bool
     boxes: list[dict[str, Any]]
@@ -81,7 +126,7 @@ class ReconcileReport(msgspec.Struct, frozen=True):
 
 class Me(msgspec.Struct, frozen=True, kw_only=True):
     sub: str
-    principal_type: str
+    principal_type: Literal["user", "service_account"]
     scopes: list[str]
     path_prefix: str | None = None
 
@@ -108,6 +153,22 @@ class ServerConfig(msgspec.Struct, frozen=True):
     capabilities: dict[str, Any]
 
 
+class Secret(model.Struct, frozen=True, kw_only=True):
+    name: Text
+    value: Text
+    hosts: tuple[Text, ...] = ()
+    placeholder: Text | None = None
+
+
+class CreateBody(model.BoxSpec, frozen=True, kw_only=True):
+    """What a box is to be; `image` and `rootfs_path` exclude each other. `secrets` of the contract are refused."""
+
+    secrets: tuple[Secret, ...] = ()
+
+    def spec(self) -> model.BoxSpec:
+        return model.BoxSpec(**{name: getattr(self, name) for name in model.BoxSpec.__struct_fields__})
+
+
 class StopBody(model.Struct, frozen=True):
     timeout_seconds: Timeout = 30.0
 
@@ -119,7 +180,7 @@ class WaitBody(model.Struct, frozen=True):
 class KillBody(model.Struct, frozen=True):
     """A number from 1 to 31, or a name such as SIGTERM or TERM."""
 
-    signal: int | str = 9
+    signal: Annotated[int, described(minimum=1, maximum=31)] | Annotated[str, described(enum=SIGNAL_NAMES)] = 9
 
 
 class Execution(msgspec.Struct, frozen=True, kw_only=True):
@@ -141,7 +202,9 @@ class ExecReply(msgspec.Struct, frozen=True):
 
 
 class SignalBody(model.Struct, frozen=True):
-    signal: int
+    """HUP INT QUIT ABRT USR1 USR2 TERM WINCH: what kills a command and forgets it is DELETE."""
+
+    signal: Annotated[int, described(enum=[1, 2, 3, 6, 10, 12, 15, 28])]
 
 
 class ResizeBody(model.Struct, frozen=True):
@@ -169,9 +232,10 @@ def box_view(box: model.Box, host: HostSize) -> Box:
         started_at=None if box.started_at is None else moment(box.started_at),
         pid=box.pid,
         image=spec.image or spec.rootfs_path or "host",
-        cpus=host.cpus if spec.cpus is None else math.ceil(spec.cpus),
+        cpus=min(MAX_CPUS, host.cpus if spec.cpus is None else math.ceil(spec.cpus)),
         memory_mib=spec.memory_mib or host.memory_mib,
         labels=spec.labels,
+        network=network_view(spec.network or model.Network()),
         exit_code=box.exit_code,
         auto_stop=spec.auto_stop or 0,
         auto_delete=spec.auto_delete or 0,
@@ -189,6 +253,16 @@ def box_view(box: model.Box, host: HostSize) -> Box:
         warning=box.warning,
         not_applied=list(box.not_applied),
     )
+
+
+def network_view(network: model.Network) -> NetworkView:
+    outbound, inbound = network.outbound or model.Outbound(), network.inbound or model.Inbound()
+    allowed = list(outbound.allow_net or network.allow_net or ())
+    return NetworkView(_traffic(network.outbound_mode, allowed), _traffic(inbound.mode, []))
+
+
+def _traffic(mode: str, allow_net: list[str]) -> Traffic:
+    return Traffic("enabled" if mode == "enabled" else "disabled", allow_net)
 
 
 def event_view(event: model.Event) -> Event:

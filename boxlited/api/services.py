@@ -30,5 +30,6 @@ class Services:
     """`stopping` is set when the server begins to shut down: streams and long polls end then."""
 
     supervisor: SupervisorPort
+    max_upload_bytes: int = 16 << 30
     stopping: trio.Event = field(default_factory=trio.Event)
     host: HostSize = field(default_factory=HostSize.probe)

@@ -1,4 +1,4 @@
-"""Replies without an end: Server-Sent Events and followed logs.
+"""Replies in pieces: Server-Sent Events, followed logs, archives.
 
 A stream ends when its producer ends, its client goes, or the server stops. Memory is bounded: a
 producer waits for its client, the transport cuts a client that does not read, and the channel of
@@ -18,6 +18,7 @@ from boxlited.api.call import Call
 from boxlited.api.polling import cancel_on_disconnect, cancel_when_set
 from boxlited.api.replies import TEXT, Headers, Send, encoder
 from boxlited.api.schemas import event_view
+from boxlited.errors import EngineUnavailable
 from boxlited.model import Event
 
 HEARTBEAT_SECONDS = 15.0
@@ -31,11 +32,16 @@ Write = Callable[[bytes], Awaitable[None]]
 
 @dataclass(slots=True)
 class StreamReply:
-    """`produce` writes until it returns or is cancelled; it is cancelled between writes only."""
+    """`produce` writes until it returns or is cancelled; it is cancelled between writes only.
+
+    With `is_whole` a part is worth nothing: the stream ends properly only when `produce` returned,
+    and its head waits for the first piece, so `produce` may set `headers` until then.
+    """
 
     produce: Callable[[Write], Awaitable[None]]
     content_type: bytes = TEXT
     headers: Headers = ()
+    is_whole: bool = False
 
 
 class _Channel:
@@ -45,7 +51,10 @@ class _Channel:
         self._send = send
         self._lock = trio.Lock()
         self._begun = False
-        self._headers = [(b"content-type", reply.content_type), (b"cache-control", b"no-store"), *reply.headers]
+        self._reply = reply
+
+    def _head(self) -> list[tuple[bytes, bytes]]:
+        return [(b"content-type", self._reply.content_type), (b"cache-control", b"no-store"), *self._reply.headers]
 
     async def write(self, data: bytes, more_body: bool = True) -> None:
         # A piece that is cut in half would be lost unseen; the transport bounds this wait.
@@ -53,7 +62,7 @@ class _Channel:
             async with self._lock:
                 if not self._begun:
                     self._begun = True
-                    await self._send({"type": "http.response.start", "status": 200, "headers": self._headers})
+                    await self._send({"type": "http.response.start", "status": 200, "headers": self._head()})
                 if data or not more_body:
                     await self._send({"type": "http.response.body", "body": data, "more_body": more_body})
         await trio.lowlevel.checkpoint()
@@ -67,12 +76,17 @@ class _Channel:
 async def send_stream(call: Call, send: Send, reply: StreamReply) -> None:
     """An error before the first piece is an ordinary error reply; after it the connection is cut."""
     channel = _Channel(send, reply)
+    is_complete = not reply.is_whole
     async with trio.open_nursery() as nursery:
         nursery.start_soon(cancel_on_disconnect, call.receive, nursery.cancel_scope)
         nursery.start_soon(cancel_when_set, call.services.stopping, nursery.cancel_scope)
-        nursery.start_soon(channel.begin_soon)
+        if not reply.is_whole:
+            nursery.start_soon(channel.begin_soon)
         await reply.produce(channel.write)
+        is_complete = True
         nursery.cancel_scope.cancel()
+    if not is_complete:
+        raise EngineUnavailable("the stream was ended before it was complete; ask again")
     await channel.write(b"", more_body=False)
 
 

@@ -53,8 +53,8 @@ async def serve_websocket(call: Call, send: Send) -> None:
         raise PermissionDenied("this socket is read-only: attaching can write to a command")
     call.params = {"ref": match[1], "execution_id": match[2]}
     since = query.integer(call.query, "since", 0, MAX_POSITION)
+    takes_stdin = query.boolean(call.query, "stdin", default=True)
     async with call.supervisor.attachment(call.ref, execution_id_of(call), since) as stream:
-        takes_stdin = call.query.get("stdin", "true") != "false"
         await _Session(call, send, stream, takes_stdin).run()
 
 

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from boxlited.cli import doctor, exits, lifecycle, look, run, streams, system
+from boxlited.cli import commands, copy, doctor, exits, lifecycle, look, run, streams, system, top
 from boxlited.cli.session import Session, complain, complain_of
 from boxlited.errors import BoxlitedError
 
@@ -37,7 +37,7 @@ def connect(
     context.call_on_close(context.obj.close)
 
 
-for _room in (run, lifecycle, look, streams, system, doctor):
+for _room in (run, commands, copy, lifecycle, look, streams, top, system, doctor):
     _room.register(app)
 
 

@@ -18,6 +18,8 @@ from pathlib import Path
 from boxlited.client.client import Client
 from boxlited.client.values import BoxInfo
 from boxlited.errors import BoxlitedError
+from boxlited.model import BoxID
+from boxlited.supervisor.layout import HomeLayout
 
 DEADLINE_SECONDS = 20.0
 CRASHER = "echo 'about to go wrong'; while [ ! -e /root/crash ]; do sleep 0.05; done; kill -ABRT $$"
@@ -28,11 +30,12 @@ class Stage:
 
     def __init__(self) -> None:
         self.root = Path(tempfile.mkdtemp(prefix="bxd"))
+        self.home = self.root / "home"
         self.socket = self.root / "s.sock"
         self.daemon: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        argv = [sys.executable, "-m", "boxlited.cli.boxlited", "serve", "--home", str(self.root / "home")]
+        argv = [sys.executable, "-m", "boxlited.cli.boxlited", "serve", "--home", str(self.home)]
         argv += ["--socket", str(self.socket), "--log-level", "warning", "--log-format", "console"]
         self.daemon = subprocess.Popen(argv, start_new_session=True)
         end = time.monotonic() + DEADLINE_SECONDS
@@ -101,7 +104,7 @@ def play(stage: Stage) -> int:
         print(f"    {box['name']:<8} shim pid {box['pid']} {'lives' if _lives(box['pid']) else 'IS DEAD'}")
 
     say("While nobody watches, crasher aborts (SIGABRT)")
-    (stage.root / "home/boxes" / crasher["box_id"] / "upper/crash").touch()
+    (HomeLayout(stage.home).box(BoxID.parse(crasher["box_id"])).upper_dir / "crash").touch()
     shim = next(box["pid"] for box in before if box["name"] == "crasher")
     end = time.monotonic() + DEADLINE_SECONDS
     while _lives(shim) and time.monotonic() < end:

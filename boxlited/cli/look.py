@@ -90,6 +90,7 @@ def crash(
     context: typer.Context,
     box: BoxArgument,
     previous: Annotated[bool, typer.Option("--previous", help="The life before the current one.")] = False,
+    format: FormatOption = Format.TABLE,
 ) -> None:
     """Say why a box died."""
     session = session_of(context)
@@ -99,6 +100,9 @@ def crash(
         state = humanize.state(session.with_box(box, session.client.get), time.time())
         complain(error.message, f"the box is {state}; `boxctl logs` shows what it wrote")
         raise typer.Exit(exits.FAILED) from error
+    if format is Format.JSON:
+        say(json.dumps(report, indent=2))
+        return
     say(escape.text(report.get("user_message", "")).rstrip())
     if report.get("debug_info"):
         say("\n" + escape.text(report["debug_info"]).rstrip())

@@ -30,6 +30,19 @@ def complete_box(incomplete: str) -> list[str]:
     return [word for word in names + ids if word.startswith(incomplete)]
 
 
+def complete_execution(context: typer.Context, incomplete: str) -> list[str]:
+    """Ids of the running commands of the box that was named before."""
+    session = Session(None, None)
+    try:
+        found = session.with_box(str(context.params.get("box")), session.client.executions)
+    except BoxlitedError:
+        return []
+    finally:
+        session.close()
+    ids = [execution["execution_id"] for execution in found if execution.get("status") == "running"]
+    return [word for word in ids if word.startswith(incomplete)]
+
+
 def session_of(context: typer.Context) -> Session:
     return cast(Session, context.find_root().obj)
 

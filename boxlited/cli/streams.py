@@ -7,28 +7,17 @@ import sys
 import time
 from collections.abc import Iterator
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from boxlited.cli import follow as following
-from boxlited.cli import humanize, parse, tables
+from boxlited.cli import parse, tables, usage
 from boxlited.cli.event_lines import event_line
 from boxlited.cli.options import BoxArgument, Format, FormatOption, SomeBoxesArgument, session_of
 from boxlited.cli.session import Session, say, terminal_width
-from boxlited.cli.tables import Column
 from boxlited.client.errors import ConnectionLost
-from boxlited.client.values import BoxInfo, EventInfo
-from boxlited.errors import BoxlitedError, InvalidState, NotFound, Stopped
-
-_STATS = (
-    Column("NAME", least=8),
-    Column("ID", drop=4),
-    Column("CPU", right=True),
-    Column("MEMORY", right=True),
-    Column("LIMIT", drop=3, right=True),
-    Column("PIDS", drop=2, right=True),
-)
+from boxlited.client.values import EventInfo
 
 
 def register(app: typer.Typer) -> None:
@@ -93,7 +82,7 @@ def stats(
     session = session_of(context)
     screen = sys.stdout.isatty() and not no_stream and format is Format.TABLE
     while True:
-        measured = _measure(session, boxes)
+        measured = usage.measured(session, boxes)
         if format is Format.JSON:
             say(json.dumps([{"box_id": box["box_id"], "name": box["name"], **use} for box, use in measured]))
         else:
@@ -105,44 +94,5 @@ def stats(
         time.sleep(interval)
 
 
-def _measure(session: Session, refs: list[str] | None) -> list[tuple[BoxInfo, dict[str, Any]]]:
-    """A box that ends between the list and the look is left out; one that was named is not."""
-    if refs:
-        boxes = [session.with_box(ref, session.client.get) for ref in refs]
-    else:
-        boxes = session.client.list("running")
-    measured = []
-    for box in boxes:
-        try:
-            measured.append((box, session.client.box_metrics(box["box_id"])))
-        except (NotFound, InvalidState, Stopped) as error:
-            if refs:
-                raise _named(error, box) from error
-    return measured
-
-
-def _named(error: BoxlitedError, box: BoxInfo) -> BoxlitedError:
-    return error if box["name"] in error.message else type(error)(f"box {box['name']}: {error.message}")
-
-
-def stats_table(measured: list[tuple[BoxInfo, dict[str, Any]]], width: int | None) -> list[str]:
-    rows = [
-        (
-            box.get("name", ""),
-            box.get("box_id", "")[:8],
-            _percent(use.get("cpu_percent")),
-            _bytes(use.get("memory_bytes")),
-            _bytes(use.get("memory_limit_bytes")),
-            use.get("processes", "-"),
-        )
-        for box, use in measured
-    ]
-    return tables.render(_STATS, rows, width)
-
-
-def _percent(value: object) -> str:
-    return f"{value:.1f}%" if isinstance(value, int | float) else "-"
-
-
-def _bytes(value: object) -> str:
-    return humanize.size(value) if isinstance(value, int | float) else "-"
+def stats_table(measured: list[usage.Measured], width: int | None) -> list[str]:
+    return tables.render(usage.COLUMNS, [usage.row(box, use) for box, use in measured], width)

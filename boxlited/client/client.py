@@ -1,30 +1,41 @@
 """The typed, synchronous client: one method for each route of the daemon.
 
 A `ref` is a box's id or its name. Every method raises a class of `boxlited.errors` (the daemon's
-answer) or of `boxlited.client.errors` (no answer). Times are seconds. Not async; one client may
-be used by several threads, and is closed by one of them once the others are done.
+answer) or of `boxlited.client.errors` (no answer). Times are seconds. Not async (`AsyncClient` is);
+one client may be used by several threads, and is closed by one of them once the others are done.
+
+`create` and `exec` carry an idempotency key, a fresh one when none is given: they are repeated
+for up to `retry_seconds` when the daemon goes away, and take effect once. No other call is.
 """
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
-from urllib.parse import quote
+from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
 
+from boxlited.client import calls, flows
+from boxlited.client.calls import Call, ExecRequest
+from boxlited.client.event_stream import EventStream
+from boxlited.client.flows import Flow, Pause
 from boxlited.client.paths import default_socket
-from boxlited.client.sse import Parser
 from boxlited.client.transport import ByteStream, Transport
-from boxlited.client.values import Boxes, BoxInfo, CrashInfo, EventInfo, ReconcileEntries
-from boxlited.errors import InvalidArgument, Timeout
+from boxlited.client.values import (
+    Boxes,
+    BoxInfo,
+    Completed,
+    CrashInfo,
+    ExecutionInfo,
+    ExecutionInfos,
+    ReconcileEntries,
+)
+from boxlited.errors import BoxlitedError
 
-CALL_SECONDS = 30.0
-LONG_POLL_SECONDS = 30.0
-SHORTEST_POLL_SECONDS = 0.2  # should the daemon answer at once that the box still runs
-STILL_RUNNING = frozenset({"running", "stopping", "paused", "unknown"})
-GRACE_SECONDS = 15.0  # how much longer than the daemon's own deadline the client waits
+if TYPE_CHECKING:
+    from boxlited.client.attachment import Attachment, Link
+
+T = TypeVar("T")
 
 
 class Client:
@@ -36,9 +47,11 @@ class Client:
         *,
         base_url: str | None = None,
         token: str | None = None,
+        retry_seconds: float = flows.RETRY_SECONDS,
     ) -> None:
         path = Path(socket) if socket is not None else default_socket()
         self._transport = Transport(path, base_url, token)
+        self._retry_seconds = retry_seconds
 
     def __enter__(self) -> Client:
         return self
@@ -58,74 +71,39 @@ class Client:
 
     def create(self, spec: Mapping[str, Any], *, idempotency_key: str | None = None) -> BoxInfo:
         """Create a box and do not start it. With the same key, a repeat returns the first box."""
-        headers = {"Idempotency-Key": idempotency_key} if idempotency_key else None
-        return cast(BoxInfo, self._call("POST", "/v1/boxes", body=dict(spec), headers=headers))
+        return self._ask(calls.create(spec, idempotency_key))
 
     def get(self, ref: str) -> BoxInfo:
-        return cast(BoxInfo, self._call("GET", _box(ref)))
+        return self._ask(calls.get(ref))
 
     def list(self, status: str | None = None, *, page_size: int = 1000) -> Boxes:
         """Every box, over as many pages as it takes."""
-        params: dict[str, str | int] = {"pageSize": page_size}
-        if status is not None:
-            params["status"] = status
-        boxes: Boxes = []
-        while True:
-            page = self._call("GET", "/v1/boxes", params=params)
-            boxes += page["boxes"]
-            token = page.get("next_page_token")
-            if not token:
-                return boxes
-            params["pageToken"] = token
+        return self._run(flows.every_box(status, page_size))
 
     def start(self, ref: str) -> BoxInfo:
-        return cast(BoxInfo, self._call("POST", _box(ref, "start"), timeout_seconds=120.0))
+        return self._ask(calls.start(ref))
 
     def stop(self, ref: str, timeout_seconds: float = 30.0) -> BoxInfo:
         """Stop gently, and by force after `timeout_seconds`."""
-        return self._stopping(ref, "stop", timeout_seconds)
+        return self._ask(calls.stop(ref, timeout_seconds))
 
     def restart(self, ref: str, timeout_seconds: float = 30.0) -> BoxInfo:
-        return self._stopping(ref, "restart", timeout_seconds)
+        return self._ask(calls.restart(ref, timeout_seconds))
 
     def kill(self, ref: str, signal: int = 9) -> BoxInfo:
         """Send a signal to the box's workload."""
-        return cast(BoxInfo, self._call("POST", _box(ref, "kill"), body={"signal": signal}))
+        return self._ask(calls.kill(ref, signal))
 
     def remove(self, ref: str, *, force: bool = False) -> None:
         """Remove a box; with `force` a running one is killed first."""
-        params = {"force": "true"} if force else None
-        self._call("DELETE", _box(ref), params=params, timeout_seconds=60.0)
+        self._ask(calls.remove(ref, force))
 
     def reset_failed(self, ref: str) -> BoxInfo:
-        return cast(BoxInfo, self._call("POST", _box(ref, "reset-failed")))
+        return self._ask(calls.reset_failed(ref))
 
     def wait(self, ref: str, timeout_seconds: float | None = None) -> BoxInfo:
         """Wait until the box does not run. Raises Timeout when `timeout_seconds` pass first."""
-        end = None if timeout_seconds is None else time.monotonic() + timeout_seconds
-        while True:
-            left = LONG_POLL_SECONDS if end is None else end - time.monotonic()
-            poll = max(0.0, min(LONG_POLL_SECONDS, left))
-            began = time.monotonic()
-            try:
-                box = self._wait_once(ref, poll)
-            except Timeout:
-                box = None
-            if box is not None and box.get("status") not in STILL_RUNNING:
-                return box
-            if end is not None and time.monotonic() >= end:
-                raise Timeout(f"box {ref} still runs after {timeout_seconds:g} s")
-            time.sleep(max(0.0, min(poll, SHORTEST_POLL_SECONDS) - (time.monotonic() - began)))
-
-    def _wait_once(self, ref: str, poll_seconds: float) -> BoxInfo:
-        body = {"timeout_seconds": poll_seconds}
-        seconds = poll_seconds + GRACE_SECONDS
-        return cast(BoxInfo, self._call("POST", _box(ref, "wait"), body=body, timeout_seconds=seconds))
-
-    def _stopping(self, ref: str, verb: str, timeout_seconds: float) -> BoxInfo:
-        body = {"timeout_seconds": timeout_seconds}
-        seconds = timeout_seconds + CALL_SECONDS + GRACE_SECONDS
-        return cast(BoxInfo, self._call("POST", _box(ref, verb), body=body, timeout_seconds=seconds))
+        return self._run(flows.ended(ref, timeout_seconds, time.monotonic))
 
     # ---- what a box said and why it died
 
@@ -136,27 +114,134 @@ class Client:
 
         With `follow` it ends when the box stops. `since` is in Unix seconds.
         """
-        params: dict[str, str | int] = {}
-        if follow:
-            params["follow"] = "true"
-        if tail is not None:
-            params["tail"] = tail
-        if since is not None:
-            params["since"] = f"{since:.3f}"
-        return self._transport.stream(_box(ref, "logs"), params)
+        return self._transport.stream(calls.logs(ref, follow, tail, since))
 
     def crash(self, ref: str, *, previous: bool = False) -> CrashInfo:
         """The report of the last crash, or of the life before. Raises NotFound when there is none."""
-        return cast(CrashInfo, self._call("GET", _box(ref, "crash/previous" if previous else "crash")))
+        return self._ask(calls.crash(ref, previous))
 
     def box_metrics(self, ref: str) -> dict[str, Any]:
-        return cast(dict[str, Any], self._call("GET", _box(ref, "metrics")))
+        return self._ask(calls.box_metrics(ref))
+
+    # ---- commands in a box
+
+    def exec(
+        self,
+        ref: str,
+        command: str,
+        *args: str,
+        env: Mapping[str, str] | None = None,
+        working_dir: str | None = None,
+        user: str | None = None,
+        tty: bool = False,
+        cols: int | None = None,
+        rows: int | None = None,
+        timeout_seconds: float | None = None,
+        idempotency_key: str | None = None,
+    ) -> ExecutionInfo:
+        """Start a command in a box, which is started if need be; tells its `execution_id`.
+
+        It is killed after `timeout_seconds`. Raises InvalidArgument when it cannot be executed.
+        """
+        request = ExecRequest(
+            command=command, args=args, env=env, working_dir=working_dir, user=user, tty=tty, cols=cols, rows=rows,
+            timeout_seconds=timeout_seconds,
+        )  # fmt: skip
+        return self._ask(calls.execute(ref, request, idempotency_key))
+
+    def executions(self, ref: str) -> ExecutionInfos:
+        """The commands of a box, those that have ended too."""
+        return self._ask(calls.executions(ref))
+
+    def execution(self, ref: str, execution_id: str) -> ExecutionInfo:
+        return self._ask(calls.execution(ref, execution_id))
+
+    def kill_execution(self, ref: str, execution_id: str) -> None:
+        """SIGKILL, and forget it and its output."""
+        self._ask(calls.kill_execution(ref, execution_id))
+
+    def signal_execution(self, ref: str, execution_id: str, signal: int) -> None:
+        """HUP, INT, QUIT, ABRT, USR1, USR2, TERM or WINCH. Raises InvalidState once it has ended."""
+        self._ask(calls.signal_execution(ref, execution_id, signal))
+
+    def resize_execution(self, ref: str, execution_id: str, cols: int, rows: int) -> None:
+        """Tell its terminal a new size. Raises InvalidState when it has none."""
+        self._ask(calls.resize_execution(ref, execution_id, cols, rows))
+
+    def attach(self, ref: str, execution_id: str, since: int | None = None, *, reconnect: bool = False) -> Attachment:
+        """The output of a command and the way to its stdin; one at a time (else InvalidState).
+
+        Begins with what nobody was told yet, or after `since` bytes of output. With `reconnect`
+        a lost connection is opened again for up to `retry_seconds`.
+        """
+        from boxlited.client.attachment import Attachment
+
+        def link(offset: int | None) -> Link:
+            return self._transport.upgrade(calls.attach(ref, execution_id, offset))
+
+        def link_again(offset: int | None, given_up: Callable[[], bool]) -> Link:
+            call = calls.attach(ref, execution_id, offset)
+            flow = flows.reopened(call, self._retry_seconds, time.monotonic, given_up)
+            return cast("Link", self._run(flow, self._transport.upgrade))
+
+        return Attachment(link, link_again if reconnect else None, since)
+
+    def run_command(
+        self,
+        ref: str,
+        argv: Sequence[str],
+        *,
+        input: bytes = b"",
+        env: Mapping[str, str] | None = None,
+        working_dir: str | None = None,
+        user: str | None = None,
+        timeout_seconds: float | None = None,
+    ) -> Completed:
+        """Run a command to its end: its exit code and all that it wrote, in memory.
+
+        Its stdin is `input` and then ends. Without `input` it outlasts a restart of the daemon.
+        """
+        from boxlited.client.attachment import completed
+
+        command, *args = calls.checked_argv(argv)
+        started = self.exec(
+            ref, command, *args, env=env, working_dir=working_dir, user=user, timeout_seconds=timeout_seconds
+        )  # fmt: skip
+        with self.attach(ref, started["execution_id"], 0, reconnect=not input) as attachment:
+            return completed(attachment, input)
+
+    # ---- files
+
+    def put_files(
+        self, ref: str, path: str, content: bytes | IO[bytes] | Iterable[bytes], *, overwrite: bool = True
+    ) -> None:
+        """Unpack a tar stream at `path` in a running box."""
+        from boxlited.client.tars import pieces_of
+
+        self._transport.upload(calls.put_files(ref, path, overwrite), pieces_of(content))
+
+    def get_files(self, ref: str, path: str, *, follow_symlinks: bool = False) -> ByteStream:
+        """A file or directory of a running box, as a tar stream."""
+        return self._transport.stream(calls.get_files(ref, path, follow_symlinks))
+
+    def copy_in(self, host_path: str | Path, ref: str, box_path: str, *, follow_symlinks: bool = False) -> None:
+        """Copy a file or directory into a box. Where it lands is as with `cp -r`: in `box_path`
+        when that is a directory, else as `box_path`; "DIR/." stands for what is in DIR."""
+        from boxlited.client import copying
+
+        copying.copy_in(self, str(host_path), ref, box_path, follow_symlinks)
+
+    def copy_out(self, ref: str, box_path: str, host_path: str | Path, *, follow_symlinks: bool = False) -> None:
+        """Copy a file or directory out of a box; as `copy_in`."""
+        from boxlited.client import copying
+
+        copying.copy_out(self, ref, box_path, str(host_path), follow_symlinks)
 
     # ---- the daemon
 
     def last_event_seq(self) -> int:
         """The number of the newest event."""
-        return int(self.metrics()["events_last_seq"])
+        return self._run(flows.last_event_seq())
 
     def events(self, since: int | None = None, *, follow: bool = True) -> EventStream:
         """Every transition from now on, and first those after number `since`, when given.
@@ -166,86 +251,44 @@ class Client:
         last = None if follow else self.last_event_seq()
         if last is not None and last <= (since or 0):
             return EventStream(None, last)
-        params: dict[str, str | int] = {} if since is None and follow else {"since": since or 0}
-        return EventStream(self._transport.stream("/v1/events", params), last)
+        call = calls.events(None if since is None and follow else since or 0)
+        return EventStream(self._transport.stream(call), last)
 
     def reconcile(self, *, dry_run: bool = False) -> ReconcileEntries:
         """One pass now. Returns what it saw, decided and did, one entry a box."""
-        params = {"dry_run": "true"} if dry_run else None
-        reply = self._call("POST", "/v1/reconcile", params=params, timeout_seconds=120.0)
-        entries = reply.get("boxes", reply.get("entries", [])) if isinstance(reply, dict) else reply
-        return cast(ReconcileEntries, entries)
+        return self._run(flows.reconciled(dry_run))
 
     def metrics(self) -> dict[str, Any]:
-        return cast(dict[str, Any], self._call("GET", "/v1/metrics"))
+        return self._ask(calls.metrics())
 
     def config(self) -> dict[str, Any]:
-        return cast(dict[str, Any], self._call("GET", "/v1/config"))
+        return self._ask(calls.config())
 
     def me(self) -> dict[str, Any]:
-        return cast(dict[str, Any], self._call("GET", "/v1/me"))
+        return self._ask(calls.me())
 
     def health(self) -> dict[str, Any]:
         """Raises when the daemon is not there or not well."""
-        reply = self._call("GET", "/healthz", timeout_seconds=5.0)
-        return reply if isinstance(reply, dict) else {"status": reply}
+        return self._run(flows.healthy())
 
-    def _call(
-        self,
-        method: str,
-        path: str,
-        *,
-        body: object = None,
-        params: Mapping[str, str | int] | None = None,
-        headers: Mapping[str, str] | None = None,
-        timeout_seconds: float = CALL_SECONDS,
-    ) -> Any:
-        return self._transport.request(
-            method, path, body=body, params=params, headers=headers, timeout_seconds=timeout_seconds
-        )
+    def _ask(self, call: Call[T]) -> T:
+        return self._run(flows.asked(call, self._retry_seconds, time.monotonic))
 
-
-class EventStream:
-    """An open stream of events. Iterate; close it to stop. Ends when the daemon ends it, or with
-    event `last`. Without a stream it is empty."""
-
-    def __init__(self, stream: ByteStream | None, last: int | None) -> None:
-        self._stream = stream
-        self._last = last
-
-    def __enter__(self) -> EventStream:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        if self._stream is not None:
-            self._stream.close()
-
-    def __iter__(self) -> Iterator[EventInfo]:
-        parser = Parser()
-        for chunk in self._stream or ():
-            for message in parser.feed(chunk):
-                event = _event(message.event, message.data)
-                yield event
-                if self._last is not None and event.get("seq", 0) >= self._last:
-                    return
-
-
-def _event(kind: str, data: str) -> EventInfo:
-    try:
-        value = json.loads(data)
-    except ValueError:
-        value = data
-    if isinstance(value, dict) and "kind" in value:
-        return cast(EventInfo, value)
-    return {"kind": kind, "data": value if isinstance(value, dict) else {"message": value}}
-
-
-def _box(ref: str, suffix: str = "") -> str:
-    """The path of a box. "." and ".." would name another route: they are no box's name anyway."""
-    if not ref or ref in {".", ".."}:
-        raise InvalidArgument(f"{ref!r} is not the name or id of a box")
-    path = "/v1/boxes/" + quote(ref, safe="")
-    return f"{path}/{suffix}" if suffix else path
+    def _run(self, flow: Flow[T], perform: Callable[[Call[Any]], Any] | None = None) -> T:
+        """Does the steps of a flow, each call by `perform` (a request, when not given)."""
+        perform = perform or self._transport.request
+        try:
+            step = next(flow)
+            while True:
+                if isinstance(step, Pause):
+                    time.sleep(step.seconds)
+                    step = next(flow)
+                    continue
+                try:
+                    answer = perform(step)
+                except BoxlitedError as error:
+                    step = flow.throw(error)
+                else:
+                    step = flow.send(answer)
+        except StopIteration as end:
+            return cast(T, end.value)

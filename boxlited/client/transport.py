@@ -7,92 +7,109 @@ silence of the daemon, except a followed stream, which lasts as long as its read
 from __future__ import annotations
 
 import http.client
-import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import select
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlencode
+from typing import TYPE_CHECKING, Any
 
-from boxlited.client.connections import Connections, unix_dial, url_dial
-from boxlited.client.errors import connection_lost, from_reply
-from boxlited.errors import Internal
+from boxlited.client import replies
+from boxlited.client.calls import TAR, Call
+from boxlited.client.connections import ready, translated, unix_connections, url_connections
 
-READ_BYTES = 64 * 1024
+if TYPE_CHECKING:
+    from boxlited.client.attachment import Link
+
+READ_BYTES = 256 * 1024
 REPLY_HEAD_SECONDS = 30.0
-
-Params = Mapping[str, str | int]
+_BROKEN = (OSError, http.client.HTTPException)
 
 
 class Transport:
     """May be used by several threads; each call has a connection of its own."""
 
     def __init__(self, socket: Path, base_url: str | None, token: str | None) -> None:
-        self.where = base_url or str(socket)
-        dial = url_dial(base_url) if base_url else unix_dial(str(socket))
-        self._connections = Connections(self.where, dial)
+        self._connections = url_connections(base_url) if base_url else unix_connections(str(socket))
+        self.where = self._connections.where
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
 
-    def request(
-        self,
-        method: str,
-        path: str,
-        *,
-        body: object = None,
-        params: Params | None = None,
-        headers: Mapping[str, str] | None = None,
-        timeout_seconds: float,
-    ) -> Any:
+    def request(self, call: Call[Any]) -> Any:
         """One call; the decoded JSON of a success, or None when it has no body."""
-        operation = f"{method} {path}"
-        content = None if body is None else json.dumps(body).encode()
         connection = self._connections.take()
         try:
-            with _translated(operation):
-                reply = self._send(connection, method, path, params, content, headers, timeout_seconds)
+            with translated(call.operation, _BROKEN):
+                reply = self._send(connection, call, call.timeout_seconds)
                 answer = reply.read()
         except BaseException:
             connection.close()
             raise
         self._connections.give_back(connection)
-        if not 200 <= reply.status < 300:
-            raise from_reply(reply.status, _json_or_none(answer), operation)
-        return _decode(answer, operation) if answer else None
+        return replies.decoded(reply.status, answer, call.operation)
 
-    def stream(self, path: str, params: Params | None = None, *, quiet_seconds: float | None = None) -> ByteStream:
-        """Open a streamed GET. Returns once the reply's head is here, so that nothing said
-        after this call is missed. The caller closes it."""
-        operation = f"GET {path}"
+    def upload(self, call: Call[Any], content: Iterable[bytes]) -> Any:
+        """A call whose body is `content`, as it comes. What `content` raises is raised here."""
         connection = self._connections.take()
         try:
-            with _translated(operation):
-                reply = self._send(connection, "GET", path, params, None, None, REPLY_HEAD_SECONDS)
-                if not 200 <= reply.status < 300:
-                    raise from_reply(reply.status, _json_or_none(reply.read()), operation)
+            with translated(call.operation, _BROKEN):
+                self._begin_upload(connection, call)
+            for piece in content:
+                with translated(call.operation, _BROKEN):
+                    if piece and not _taken(connection, piece):
+                        break
+            with translated(call.operation, _BROKEN):
+                _taken(connection, b"")
+                reply = connection.getresponse()
+                answer = reply.read()
+        finally:
+            connection.close()
+        return replies.decoded(reply.status, answer, call.operation)
+
+    def stream(self, call: Call[bytes]) -> ByteStream:
+        """Open a streamed GET. Returns once the reply's head is here, so that nothing said
+        after this call is missed. The caller closes it."""
+        connection = self._connections.take()
+        try:
+            with translated(call.operation, _BROKEN):
+                reply = self._send(connection, call, REPLY_HEAD_SECONDS)
+                if not replies.is_success(reply.status):
+                    raise replies.refusal(reply.status, reply.read(), call.operation)
                 connection.sock.settimeout(None)
         except BaseException:
             connection.close()
             raise
-        return ByteStream(connection, reply, operation)
+        return ByteStream(connection, reply, call.operation)
+
+    def upgrade(self, call: Call[bytes]) -> Link:
+        """Open a WebSocket. Raises the daemon's refusal. The caller closes it."""
+        from boxlited.client.attach_protocol import AttachProtocol
+        from boxlited.client.attachment import Link
+
+        connection = self._connections.take()
+        try:
+            protocol = AttachProtocol(call.operation, self._connections.host, call.target, self._headers)
+            return Link(connection, protocol, call.operation)
+        except BaseException:
+            connection.close()
+            raise
 
     def close(self) -> None:
         self._connections.close()
 
     def _send(
-        self,
-        connection: http.client.HTTPConnection,
-        method: str,
-        path: str,
-        params: Params | None,
-        content: bytes | None,
-        headers: Mapping[str, str] | None,
-        timeout_seconds: float,
+        self, connection: http.client.HTTPConnection, call: Call[Any], timeout_seconds: float
     ) -> http.client.HTTPResponse:
         connection.sock.settimeout(timeout_seconds)
-        target = f"{path}?{urlencode(params)}" if params else path
-        kind = {} if content is None else {"Content-Type": "application/json"}
-        connection.request(method, target, content, {**self._headers, **kind, **(headers or {})})
+        connection.request(call.method, call.target, replies.content_of(call.body), self._headed(call.headers))
         return connection.getresponse()
+
+    def _begin_upload(self, connection: http.client.HTTPConnection, call: Call[Any]) -> None:
+        connection.sock.settimeout(call.timeout_seconds)
+        connection.putrequest(call.method, call.target)
+        for name, value in self._headed({"Content-Type": TAR, "Transfer-Encoding": "chunked"}).items():
+            connection.putheader(name, value)
+        connection.endheaders()
+
+    def _headed(self, headers: Mapping[str, str]) -> dict[str, str]:
+        return {**self._headers, **headers}
 
 
 class ByteStream:
@@ -103,6 +120,11 @@ class ByteStream:
         self._reply = reply
         self._operation = operation
 
+    @property
+    def headers(self) -> dict[str, str]:
+        """Of the reply; names in lower case."""
+        return {name.lower(): value for name, value in self._reply.headers.items()}
+
     def __iter__(self) -> Iterator[bytes]:
         """Chunks as they arrive. Raises ConnectionLost when the end is not the daemon's word."""
         while chunk := self._next():
@@ -110,7 +132,7 @@ class ByteStream:
         self.close()
 
     def _next(self) -> bytes:
-        with _translated(self._operation):
+        with translated(self._operation, _BROKEN):
             chunk = self._reply.read1(READ_BYTES)
             if not chunk and self._reply.length:
                 raise http.client.IncompleteRead(b"", self._reply.length)
@@ -127,29 +149,13 @@ class ByteStream:
         self._connection.close()
 
 
-@contextmanager
-def _translated(operation: str) -> Iterator[None]:
-    """What breaks an open connection becomes ConnectionLost."""
+def _taken(connection: http.client.HTTPConnection, piece: bytes) -> bool:
+    """Send one chunk, the last one when it is empty. False when the reply came before: a refusal,
+    after which nobody reads the rest."""
+    if ready(connection.sock, select.POLLIN, 0):
+        return False
     try:
-        yield
-    except TimeoutError as error:
-        raise connection_lost(operation, "it took too long") from error
-    except http.client.IncompleteRead as error:
-        raise connection_lost(operation, "the connection broke") from error
-    except (OSError, http.client.HTTPException) as error:
-        raise connection_lost(operation, str(error) or type(error).__name__) from error
-
-
-def _json_or_none(content: bytes) -> object:
-    try:
-        value: object = json.loads(content)
-    except ValueError:
-        return None
-    return value
-
-
-def _decode(content: bytes, operation: str) -> Any:
-    try:
-        return json.loads(content)
-    except ValueError as error:
-        raise Internal(f"{operation}: the answer is not JSON; is this really boxlited?") from error
+        connection.send(b"%x\r\n%b\r\n" % (len(piece), piece))
+    except (BrokenPipeError, ConnectionResetError):
+        return False
+    return True

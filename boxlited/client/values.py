@@ -1,4 +1,4 @@
-"""The shapes of the daemon's replies, as TypedDicts. No code.
+"""The shapes of the daemon's replies, as TypedDicts, and what is made of a stream. No code.
 
 Every field may be missing (`total=False`): a client works with an older and with a newer daemon.
 Times are Unix seconds, for people.
@@ -6,7 +6,7 @@ Times are Unix seconds, for people.
 
 from __future__ import annotations
 
-from typing import Any, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 
 class BoxInfo(TypedDict, total=False):
@@ -69,5 +69,37 @@ class ReconcileEntry(TypedDict, total=False):
     warning: str | None
 
 
+class ExecutionInfo(TypedDict, total=False):
+    """A command that was started in a box. Right after its start only `execution_id` is told."""
+
+    execution_id: str
+    command: str
+    status: str
+    attached: bool
+    tty: bool
+    exit_code: int | None
+    started_at: str
+    duration_ms: int | None
+    error_message: str | None
+
+
+class Output(NamedTuple):
+    """A piece of what a command wrote, on channel STDOUT or STDERR."""
+
+    channel: int
+    data: bytes
+
+
+class Completed(NamedTuple):
+    """A command that has ended, and all that it wrote."""
+
+    exit_code: int
+    stdout: bytes
+    stderr: bytes
+
+
+STDOUT, STDERR = 1, 2
+
 Boxes = list[BoxInfo]
+ExecutionInfos = list[ExecutionInfo]
 ReconcileEntries = list[ReconcileEntry]

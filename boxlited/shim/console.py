@@ -23,12 +23,13 @@ class Console:
         self._size = 0
         self._open()
 
-    def _open(self) -> None:
+    def _open(self, how: int = 0) -> None:
+        self._fd, self._size = -1, 0
         try:
-            self._fd = os.open(self._path, APPEND, 0o600)
+            self._fd = os.open(self._path, APPEND | how, 0o600)
             self._size = os.lseek(self._fd, 0, os.SEEK_END)
         except OSError:
-            self._fd = -1
+            pass  # a full disk, or somebody removed the directory: tried again at the next write
 
     def pump(self, pipe: int) -> bool:
         """Move what is in the pipe to the file. False at the end of the pipe."""
@@ -49,7 +50,9 @@ class Console:
             self._write(data[start : start + self._max_bytes])
 
     def _write(self, data: bytes) -> None:
-        if self._size + len(data) > self._max_bytes and self._size > 0:
+        if self._fd < 0:
+            self._open()
+        elif self._size + len(data) > self._max_bytes and self._size > 0:
             self._rotate()
         if self._lost:
             self._put(b"[boxlited: %d bytes of output were lost]\n" % self._lost, marker=True)
@@ -69,6 +72,7 @@ class Console:
 
     def _rotate(self) -> None:
         os.close(self._fd)
+        how = 0
         try:
             if self._keep == 0:
                 os.unlink(self._path)
@@ -77,5 +81,5 @@ class Console:
                 if os.path.lexists(older):
                     os.rename(older, f"{self._path}.{number}")
         except OSError:
-            pass
-        self._open()
+            how = os.O_TRUNC  # the bound comes first: what cannot be moved out of the way goes
+        self._open(how)

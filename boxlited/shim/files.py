@@ -9,6 +9,7 @@ before it enters, since behind the door every file is the box's. Standard librar
 import json
 import os
 import select
+import signal
 import socket
 from typing import Any
 
@@ -18,10 +19,11 @@ from boxlited.shim.control import Connection
 from boxlited.shim.engines.base import EngineError
 from boxlited.shim.enter import fork_guest
 from boxlited.shim.frames import Kind
-from boxlited.shim.loop import Loop
+from boxlited.shim.loop import Loop, Timer
 from boxlited.shim.workload import Workload
 
 RECEIVE_BYTES = 512 * 1024
+CLEAR_UP_SECONDS = 60.0
 
 
 def serve_files(connection: Connection, request: dict[str, Any], workload: Workload, loop: Loop) -> None:
@@ -39,32 +41,46 @@ def serve_files(connection: Connection, request: dict[str, Any], workload: Workl
         return
 
     def born(pid: int, _terminal: int | None, error: EngineError | None) -> None:
-        _end(sock, error)
         if error is None:
-            _reap_later(pid, loop)
+            _attend(pid, sock, loop)
+        else:
+            _end(sock, error)
 
     Birth(entrant, channel, born, loop)
 
 
-def _end(sock: socket.socket, error: EngineError | None) -> None:
-    """Our copy of the connection goes; before that, why the guest did not take it over."""
+def _end(sock: socket.socket, error: EngineError) -> None:
+    """Why no guest took the connection over."""
     try:
-        if error is not None:
-            sock.send(_reply({"ok": False, "kind": error.kind, "message": str(error)}))
+        sock.send(_reply({"ok": False, "kind": error.kind, "message": str(error)}))
     except OSError:
         pass
     finally:
         sock.close()
 
 
-def _reap_later(pid: int, loop: Loop) -> None:
-    pidfd = os.pidfd_open(pid)
+def _attend(pid: int, sock: socket.socket, loop: Loop) -> None:
+    """Until the guest has ended; it has so long to clear up once its client is gone."""
+    pidfd, fd = os.pidfd_open(pid), sock.fileno()
+
+    def kill() -> None:
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+
+    def gone(_events: int) -> None:
+        loop.forget(fd)
+        timers.append(loop.after(CLEAR_UP_SECONDS, kill))
 
     def ended(_events: int) -> None:
+        for timer in timers:
+            timer.cancel()
+        loop.forget(fd)
+        sock.close()
         loop.forget(pidfd)
         os.close(pidfd)
         os.waitpid(pid, 0)
 
+    timers: list[Timer] = []
+    loop.watch(fd, 0, gone)  # nothing but the end of the other side
     loop.watch(pidfd, select.POLLIN, ended)
 
 
@@ -106,7 +122,13 @@ class _Transfer:
         from boxlited.shim.archives import Limits, unpack
 
         limits = Limits(**self._request["limits"])
-        unpack(self.read, self._request["path"], overwrite=bool(self._request["overwrite"]), limits=limits)
+        unpack(
+            self.read,
+            self._request["path"],
+            overwrite=bool(self._request["overwrite"]),
+            limits=limits,
+            source_is_dir=self._request["source_is_dir"],
+        )
         self._answer({"ok": True})
 
     def _get(self) -> None:

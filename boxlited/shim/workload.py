@@ -13,6 +13,7 @@ import select
 import signal
 import time
 
+from boxlited.failpoints import hit
 from boxlited.shim.endings import exit_status
 from boxlited.shim.engines.base import Engine, EngineError
 from boxlited.shim.frugal import parse_json, read_small
@@ -201,9 +202,11 @@ def _become(engine: Engine, spec: dict, shim: int, out: int, info: int) -> None:
     try:
         for number in IGNORED:  # an exec keeps what is ignored, and resets what is handled
             _signal.signal(number, _signal.SIG_DFL)
+        hit("workload.before_leash")
         _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != shim:  # it died before the line above took effect
             os._exit(127)
+        hit("workload.after_leash")
         argv, env = _apart(*engine.command(spec, info), spec.get("bwrap_libraries"))
         os.umask(UMASK)
         os.dup2(os.open("/dev/null", os.O_RDONLY), 0)

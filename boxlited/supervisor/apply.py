@@ -86,6 +86,7 @@ class Applier:
         if Step.RESTORE_PID_FILE in steps:
             self._restore_pid_file(box)
         if Step.AWAIT_EVIDENCE in steps:
+            hit("apply.await_evidence")
             await trio.sleep(EVIDENCE_POLL_SECONDS)
         if Step.KILL_LEFTOVERS in steps:
             await self._kill_leftovers(box)

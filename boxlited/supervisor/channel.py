@@ -17,7 +17,15 @@ from typing import Any
 
 import trio
 
-from boxlited.errors import BoxlitedError, EngineUnavailable, InvalidState, ResourceExhausted, Timeout, Unsupported
+from boxlited.errors import (
+    BY_CODE,
+    BoxlitedError,
+    EngineUnavailable,
+    InvalidState,
+    ResourceExhausted,
+    Timeout,
+    Unsupported,
+)
 from boxlited.shim import frames, proof
 from boxlited.shim.frames import Kind
 from boxlited.supervisor.layout import BoxLayout
@@ -62,7 +70,8 @@ class Channel:
         if not isinstance(reply, dict):
             raise EngineUnavailable("the shim gave an answer that is none")
         if reply.get("ok") is not True:
-            raise error_of_kind(reply.get("kind"), str(reply.get("message", "no reason given"))[:2000])
+            code, message = str(reply.get("kind")), str(reply.get("message", "no reason given"))[:2000]
+            raise BY_CODE[code](message) if code in BY_CODE else error_of_kind(code, message)
         return reply
 
     async def send(self, kind: int, payload: bytes = b"") -> None:

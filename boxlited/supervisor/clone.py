@@ -1,4 +1,4 @@
-"""System calls that Python has no name for: a fork into a cgroup, and signals that the C library hides.
+"""System calls that Python has no name for: a fork into a cgroup, signals that the C library hides, orphans.
 
 A process that joins a cgroup by writing to `cgroup.procs` waits for an RCU grace period of
 the whole machine: 5 to 10 ms of every start. A child that is born there waits for nothing.
@@ -16,6 +16,7 @@ CLONE_INTO_CGROUP = 0x200000000
 CLONE_ARGS = struct.Struct("11Q")  # struct clone_args, version 2 (kernel >= 5.7)
 SYS_RT_SIGACTION = {"x86_64": 13, "aarch64": 134, "riscv64": 134, "ppc64le": 173, "s390x": 174}
 HIDDEN_SIGNALS = (32, 33)  # the C library's own: it lets nobody change them, but an exec keeps them ignored
+PR_SET_CHILD_SUBREAPER = 36
 SYS_CLONE3 = 435  # the same number on every architecture but alpha
 UNSUPPORTED = frozenset(
     {errno.ENOSYS, errno.EINVAL, errno.E2BIG, errno.EPERM, errno.EOPNOTSUPP, errno.EBUSY, errno.EACCES, errno.EBADF}
@@ -54,3 +55,18 @@ def clear_hidden_signals() -> None:
         for number in HIDDEN_SIGNALS:
             syscall = ctypes.c_long(SYS_RT_SIGACTION[platform.machine()])
             _libc.syscall(syscall, ctypes.c_int(number), default, None, ctypes.c_size_t(8))
+
+
+def become_subreaper() -> None:
+    """Orphans below this process become its children. Not inherited by a fork."""
+    _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def own_children() -> list[int]:
+    """Zombies too. None on a kernel that does not list them."""
+    pid = os.getpid()
+    try:
+        with open(f"/proc/{pid}/task/{pid}/children", "rb") as file:
+            return [int(word) for word in file.read().split()]
+    except OSError:
+        return []

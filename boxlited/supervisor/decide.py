@@ -27,6 +27,7 @@ HEALTHY_AFTER_SECONDS = 10.0
 OBEDIENT_SIGNALS = frozenset({"SIGTERM", "SIGKILL", "SIGINT", "SIGHUP", "SIGQUIT"})
 
 LIVE_STATUS = frozenset({BoxStatus.RUNNING, BoxStatus.STOPPING, BoxStatus.PAUSED, BoxStatus.UNKNOWN})
+ENDS_IT = frozenset({Request.STOP, Request.REMOVE, Request.FORCE_REMOVE})  # no policy acts against these
 ON_PURPOSE = frozenset({StopCause.USER, StopCause.AUTO_STOP, StopCause.DRAINED})
 
 
@@ -165,7 +166,7 @@ def _directory_missing(box: Box, request: Request) -> Plan:
     if request in (Request.START, Request.ATTACH):
         return Plan(refuse=f"the directory of box {box.name} is missing: remove the box and create it anew")
     if box.stop_cause is StopCause.DIRECTORY_MISSING:
-        return NOTHING
+        return Plan(steps=(Step.WANT_STOPPED,)) if box.desired is Desired.RUNNING else NOTHING
     return Plan(
         steps=(Step.SETTLE, Step.WANT_STOPPED),
         status=BoxStatus.FAILED,
@@ -222,7 +223,10 @@ def _settle(box: Box, seen: Observation, request: Request) -> Plan:
     if seen.pid_file:
         steps.append(Step.REMOVE_PID_FILE)
     count = 0 if (seen.ran_seconds or 0.0) >= HEALTHY_AFTER_SECONDS else box.restart_count
-    steps.extend(_follow_up(box, status, seen.exit_code, count))
+    if cause is StopCause.DIRECTORY_MISSING or request in ENDS_IT:
+        steps.extend((Step.WANT_STOPPED,) if box.desired is Desired.RUNNING else ())
+    elif request is not Request.START:
+        steps.extend(_follow_up(box, status, seen.exit_code, count))
     return Plan(
         steps=tuple(steps),
         status=status,

@@ -1,13 +1,14 @@
-"""What can be asked of the supervisor about commands in boxes: one thin method for each route."""
+"""What can be asked of the supervisor about commands and files in boxes: one thin method for each route."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar
 
 from boxlited.model import Box, ExecSpec
 from boxlited.supervisor.executions import Attachment, Executions
+from boxlited.supervisor.transfers import Transfers
 
 T = TypeVar("T")
 
@@ -16,6 +17,7 @@ class Executing:
     """A part of the supervisor; the other parts set what is named here."""
 
     _executions: Executions
+    _transfers: Transfers
     get: Callable[[str], Box]
     _carry: Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]]
 
@@ -49,3 +51,21 @@ class Executing:
     ) -> AbstractAsyncContextManager[Attachment]:
         """Attached while the block lasts. `since`: payload bytes that the client has already."""
         return self._executions.attachment(self.get(ref), execution_id, since)
+
+    async def put_files(
+        self,
+        ref: str,
+        path: str,
+        overwrite: bool,
+        chunks: AsyncIterator[bytes],
+        *,
+        source_is_dir: bool | None = None,
+    ) -> None:
+        """Unpack an archive in a running box: all of it, or nothing."""
+        await self._transfers.put(self.get(ref), path, overwrite, chunks, source_is_dir)
+
+    def get_files(
+        self, ref: str, path: str, follow_symlinks: bool
+    ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """The archive of a path in a running box; its iterator ends behind a whole one only."""
+        return self._transfers.get(self.get(ref), path, follow_symlinks)

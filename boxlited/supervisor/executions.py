@@ -16,7 +16,7 @@ from typing import Any
 import structlog
 import trio
 
-from boxlited.errors import BoxlitedError, InvalidState, Stopped
+from boxlited.errors import BoxlitedError, EngineUnavailable, InvalidState, Stopped
 from boxlited.model import Box, BoxStatus, ExecSpec
 from boxlited.shim import proof
 from boxlited.shim.frames import OFFSET, Kind
@@ -24,7 +24,9 @@ from boxlited.supervisor.channel import Channel, ShimUnproven, open_channel
 from boxlited.supervisor.kernel import KernelProtocol
 from boxlited.supervisor.layout import HomeLayout
 from boxlited.supervisor.ledger import Ledger
+from boxlited.supervisor.stop import dead_event
 
+ENDING_SECONDS = 0.2
 MAX_STDIN_FRAME = 256 * 1024
 TOUCHED_SHARE = 4  # an idle time is noted anew when this part of it is over
 STARTABLE = frozenset({BoxStatus.CONFIGURED, BoxStatus.STOPPED, BoxStatus.FAILED})
@@ -162,6 +164,20 @@ class Executions:
                 log.error("shim is not proven: it is left alone", box_id=box.box_id, pid=pid, error=error.message)
                 runtime.unproven = True
             raise InvalidState(f"box {box.name}: {error.message}") from error
+        except EngineUnavailable as error:
+            if await self._has_ended(box):
+                raise Stopped(f"box {box.name} has just ended: start it, and try again") from error
+            raise
+
+    async def _has_ended(self, box: Box) -> bool:
+        """Whether the channel broke because its box came to its end; a death is seen a moment after that."""
+        runtime = self._ledger.runtime(box.box_id)
+        if runtime.handle is None:
+            return True
+        dead = dead_event(runtime)
+        with trio.move_on_after(ENDING_SECONDS):
+            await dead.wait()
+        return dead.is_set()
 
     async def _touch(self, box: Box) -> None:
         """A box that is used is not idle."""

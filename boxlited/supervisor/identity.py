@@ -75,7 +75,7 @@ def identify(
     kernel: KernelProtocol,
     pid_path: os.PathLike[str] | str,
     evidence: Evidence,
-    forbidden_pids: Container[int],
+    forbidden_pids: Container[int | None],
 ) -> tuple[ProcessIdentity, PidfdHandle | None]:
     """Classify the process that a pid file names. A handle comes with Verified and Legacy only."""
     try:
@@ -116,7 +116,7 @@ def reopen(kernel: KernelProtocol, held: PidfdHandle) -> PidfdHandle | None:
     return again if alive else None
 
 
-def is_never_ours(pid: int, forbidden_pids: Container[int]) -> bool:
+def is_never_ours(pid: int, forbidden_pids: Container[int | None]) -> bool:
     """Pids that no shim of ours can have, whatever runs under them."""
     return pid in NEVER_OURS or pid == os.getpid() or pid in forbidden_pids or pid > 2**31 - 1
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Container
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import trio
@@ -38,22 +38,20 @@ class Sight:
 
 
 class Observer:
-    """Looks at boxes. `forbidden_pids` are never ours: the daemon and its spawner."""
+    """Looks at boxes. The spawner of the moment is never a shim; nor is the daemon, which `identity` knows itself."""
 
-    def __init__(self, kernel: KernelProtocol, home: HomeLayout, cgroups: Cgroups) -> None:
+    def __init__(
+        self, kernel: KernelProtocol, home: HomeLayout, cgroups: Cgroups, spawner_pid: Callable[[], int | None]
+    ) -> None:
         self._kernel = kernel
         self._home = home
         self._cgroups = cgroups
-        self.forbidden_pids: set[int] = {os.getpid()}
+        self._spawner_pid = spawner_pid
         self.owners: dict[int, BoxID] = {}  # which box holds a verified shim of this pid
         self.boot_id = kernel.boot_id()
 
-    def identify(
-        self, layout: BoxLayout, evidence: Evidence, forbidden: Container[int] | None = None
-    ) -> tuple[ProcessIdentity, PidfdHandle | None]:
-        return identify(
-            self._kernel, layout.pid_file, evidence, self.forbidden_pids if forbidden is None else forbidden
-        )
+    def identify(self, layout: BoxLayout, evidence: Evidence) -> tuple[ProcessIdentity, PidfdHandle | None]:
+        return identify(self._kernel, layout.pid_file, evidence, (self._spawner_pid(),))
 
     def observe(self, box: Box, runtime: BoxRuntime) -> Sight:
         """Look at one box. Never raises for what it finds; blocks only on local files."""

@@ -17,18 +17,20 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from errno import EMFILE, ENFILE
 from typing import Any
 
 import structlog
 import trio
 
-from boxlited.errors import BoxlitedError, EngineUnavailable, ResourceExhausted
+from boxlited.errors import BoxlitedError, EngineUnavailable, ResourceExhausted, StorageError
 from boxlited.supervisor.kernel import ExitStatus
 from boxlited.supervisor.program import sealed_bwrap
 
 MAX_MESSAGE_BYTES = 65536
 SPAWN_DEADLINE_SECONDS = 20.0
 RESTART_DELAY_SECONDS = 0.1
+RELAUNCH_DELAY_SECONDS = 1.0
 
 log = structlog.get_logger()
 
@@ -119,12 +121,13 @@ class Spawner:
         return self._process.pid if self._process is not None else None
 
     def launch(self) -> None:
-        """Execute the spawner; called once before any thread exists, again when it died."""
+        """Execute the spawner; called once before any thread exists, again when it died. Raises OSError."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         if self._program_fd is None:
             self._program_fd = sealed_bwrap()
         fds = [theirs.fileno(), self._lock_fd, *([] if self._program_fd is None else [self._program_fd])]
-        with theirs:
+        with theirs, ExitStack() as unused:
+            unused.enter_context(ours)
             argv = [sys.executable, "-P", "-m", "boxlited.supervisor.spawner"]
             self._process = subprocess.Popen(
                 [*argv, *map(str, fds)],
@@ -132,16 +135,25 @@ class Spawner:
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
             )
+            unused.pop_all()
         ours.setblocking(False)
         self._socket = trio.socket.from_stdlib_socket(ours)
+
+    async def _launch_again(self) -> None:
+        """A host without a free descriptor or process now may have one in a moment."""
+        while self._socket is None:
+            try:
+                self.launch()
+            except OSError as error:
+                log.error("the spawner cannot be started, it is tried again", error=str(error))
+                await trio.sleep(RELAUNCH_DELAY_SECONDS)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled; the spawner then sees the end of its socket and exits."""
         started = False
         try:
             while True:
-                if self._socket is None:
-                    self.launch()
+                await self._launch_again()
                 if not started:
                     started = True
                     task_status.started()
@@ -167,7 +179,7 @@ class Spawner:
                 stderr_fd = _closing(fds, os.open(request.stderr_path, flags, 0o600))
                 ready_read, ready_write = os.pipe()
             except OSError as error:
-                raise _exhausted("open the files of a new shim", error) from error
+                raise _not_opened(request.stderr_path, error) from error
             _closing(fds, ready_write)
             keep = fds.enter_context(ExitStack())
             _closing(keep, ready_read)
@@ -281,8 +293,11 @@ def _received_fds(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
     return list(fds)
 
 
-def _exhausted(doing: str, error: OSError) -> BoxlitedError:
-    return ResourceExhausted(f"cannot {doing}: {error.strerror} (errno {error.errno}); nothing was started")
+def _not_opened(stderr_path: str, error: OSError) -> BoxlitedError:
+    text = f"cannot open the files of a new shim: {error.strerror} (errno {error.errno})"
+    if error.filename is None or error.errno in (EMFILE, ENFILE):
+        return ResourceExhausted(f"{text}; nothing was started")
+    return StorageError(f"{text}: look at {stderr_path} and move away what is there; nothing was started")
 
 
 async def read_ready(ready_fd: int, deadline_seconds: float) -> dict[str, Any] | None:

@@ -1,8 +1,9 @@
 """The single-threaded process that forks shims, each behind the pre-exec hook of hook.py.
 
-Run by the daemon as `python -m boxlited.supervisor.spawner SOCKET_FD LOCK_FD [PROGRAM_FD]`. Owns fork
-and reaping. Must stay single-threaded, never block on a child, and die only with its
-socket: it exits when the daemon's end is closed, and shims live on. Standard library only.
+Run by the daemon as `python -m boxlited.supervisor.spawner SOCKET_FD LOCK_FD [PROGRAM_FD]`. Owns
+fork, reaping, and the end of what a dead shim left behind. Must stay single-threaded, never block on
+a child, and die only with its socket: it exits when the daemon's end is closed, and shims live
+on. Standard library only.
 
 A child keeps its copies of the socket and of the lock until `shim.pid` is written, so the
 end of the socket and the release of the lock both prove that no fork is in flight.
@@ -21,7 +22,7 @@ import sys
 
 from boxlited.failpoints import hit
 from boxlited.shim import main as shim_main
-from boxlited.supervisor.clone import clear_hidden_signals, fork_into
+from boxlited.supervisor.clone import become_subreaper, clear_hidden_signals, fork_into, own_children
 from boxlited.supervisor.hook import FIRST_PRIVATE_FD, IGNORED, Hook, write_file
 
 PROTOCOL_VERSION = 1
@@ -53,6 +54,7 @@ class Spawner:
         self._jobs: dict[int, Job] = {}  # by the hook's report pipe
         self._children: dict[int, int] = {}  # pid -> seq
         self._failed: set[int] = set()
+        self._ended: set[int] = set()  # shims that were reaped and may have left something in their session
         self._queue: list[tuple[bytes, list[int]]] = []
         self._wake, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
 
@@ -95,6 +97,8 @@ class Spawner:
             self._spawn(request, fds)
         except (ValueError, KeyError, TypeError, AttributeError):
             self._send({"op": "failed", "seq": _seq_of(data), "stage": "request", "errno": errno.EINVAL})
+        except OSError as error:  # no descriptor is free: the next request may find one
+            self._send({"op": "failed", "seq": _seq_of(data), "stage": "spawner", "errno": error.errno})
         finally:
             for fd in fds:
                 os.close(fd)
@@ -105,15 +109,16 @@ class Spawner:
             raise ValueError("not a spawn request")
         seq = request["seq"]
         hook = Hook(request, fds, self._program_fd)  # everything that may allocate or fail happens before the fork
-        report_read, report_write = os.pipe2(os.O_CLOEXEC)
         try:
-            hit("spawner.before_fork")
-            pid, joined = fork_into(hook.birth_cgroup)
-        except OSError as error:
-            os.close(report_read)
-            os.close(report_write)
-            self._send({"op": "failed", "seq": seq, "stage": "fork", "errno": error.errno})
-            return
+            report_read, report_write = os.pipe2(os.O_CLOEXEC)
+            try:
+                hit("spawner.before_fork")
+                pid, joined = fork_into(hook.birth_cgroup)
+            except OSError as error:
+                os.close(report_read)
+                os.close(report_write)
+                self._send({"op": "failed", "seq": seq, "stage": "fork", "errno": error.errno})
+                return
         finally:
             hook.close()
         if pid == 0:
@@ -121,9 +126,20 @@ class Spawner:
         os.close(report_write)
         hit("spawner.after_fork")
         os.set_blocking(report_read, False)
+        self._watch(seq, pid, report_read)
+
+    def _watch(self, seq: int, pid: int, report: int) -> None:
+        """A child that cannot be held by a pidfd is ended: it is not reaped yet, so the pid is its own."""
         self._children[pid] = seq
-        self._jobs[report_read] = Job(seq, pid, os.pidfd_open(pid))
-        self._poll.register(report_read, select.POLLIN)
+        try:
+            pidfd = os.pidfd_open(pid)
+        except OSError:
+            os.kill(pid, _signal.SIGKILL)
+            self._failed.add(pid)
+            os.close(report)
+            raise
+        self._jobs[report] = Job(seq, pid, pidfd)
+        self._poll.register(report, select.POLLIN)
 
     # -- reports
 
@@ -153,16 +169,31 @@ class Spawner:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
-                return
+                pid, status = 0, 0
             if pid == 0:
+                self._end_orphans()
                 return
             for fd in [fd for fd, job in self._jobs.items() if job.pid == pid]:
                 self._report(fd)  # its report, or its end, comes before the end of the process
             seq = self._children.pop(pid, None)
+            if seq is not None:
+                self._ended.add(pid)
             if pid in self._failed:
                 self._failed.discard(pid)
             elif seq is not None:
                 self._send({"op": "exited", "pid": pid, "seq": seq, "status": status})
+
+    def _end_orphans(self) -> None:
+        """What a dead shim left comes to us, for we are its subreaper: bubblewrap's init waits for ever when its
+        other half is killed before it was told to go on. Not reaped yet, so its pid and its session are its own.
+        """
+        left = set()
+        for child in own_children() if self._ended else ():
+            session = os.getsid(child)
+            if child not in self._children and session in self._ended:
+                os.kill(child, _signal.SIGKILL)
+                left.add(session)
+        self._ended = left
 
     def _drain_wake(self) -> None:
         try:
@@ -224,6 +255,7 @@ def main() -> int:
     lock_fd = _out_of_the_way(int(sys.argv[2]))
     program_fd = _out_of_the_way(int(sys.argv[3])) if len(sys.argv) > 3 else None
     clear_hidden_signals()
+    become_subreaper()
     for number in IGNORED:
         _signal.signal(number, _signal.SIG_IGN)
     write_file(b"/proc/self/comm", COMM)

@@ -47,6 +47,7 @@ from boxlited.supervisor.settle import Settler
 from boxlited.supervisor.spawn import Spawner
 from boxlited.supervisor.start import Starter
 from boxlited.supervisor.stop import Drainer
+from boxlited.supervisor.transfers import Transfers
 from boxlited.supervisor.usage import UsageReader
 from boxlited.supervisor.watch import Watcher
 
@@ -77,10 +78,12 @@ class Supervisor(Queries, Executing):
         self._store = store
         self._cgroups = cgroups
         self._watcher = Watcher(self._on_death)
-        self._observer = Observer(kernel, home, cgroups)
-        self._ledger = Ledger(store, self._release)
         self._spawner = Spawner(lock_fd, self._on_exited)
+        self._observer = Observer(kernel, home, cgroups, lambda: self._spawner.pid)
+        self._ledger = Ledger(store, self._release)
         self._executions = Executions(kernel, home, self._ledger, control_key, self.attach, self.start)
+        limits = {"max_bytes": config.files.max_bytes, "max_entries": config.files.max_entries}
+        self._transfers = Transfers(self._executions, limits)
         self._engines = Engines(config, cgroups, home, self._executions.run_key)
         self._reasons = Reasons(home)
         self._usage = UsageReader(kernel, cgroups)
@@ -144,8 +147,6 @@ class Supervisor(Queries, Executing):
             self._restarts = Restarts(self._ledger, nursery, self._restart_due)
             await nursery.start(self._spawner.run)
             nursery.start_soon(self._watcher.run)
-            if self._spawner.pid is not None:
-                self._observer.forbidden_pids.add(self._spawner.pid)
             await self._reconciler.recover(database_lost=database_lost)
             await trio.to_thread.run_sync(self._directories.delete_removed)
             task_status.started()

@@ -7,8 +7,8 @@ behind in the box, and never looks whole to a client.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 
 import trio
 
@@ -28,10 +28,13 @@ class Transfers:
         self._executions = executions
         self._limits = limits
 
-    async def put(self, box: Box, path: str, overwrite: bool, chunks: AsyncIterator[bytes]) -> None:
+    async def put(
+        self, box: Box, path: str, overwrite: bool, chunks: AsyncIterator[bytes], source_is_dir: bool | None
+    ) -> None:
         """Unpack an archive below `path`: all of it or nothing. Raises the box's refusal, and what `chunks` does."""
+        request = {"path": path, "overwrite": overwrite, "source_is_dir": source_is_dir, "limits": self._limits}
         async with self._executions.channel(box) as channel:
-            await _ask(channel, op="put_files", path=path, overwrite=overwrite, limits=self._limits)
+            await _ask(channel, op="put_files", **request)
             feeding = _Feeding(channel, chunks)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(feeding.run, nursery.cancel_scope)
@@ -49,7 +52,8 @@ class Transfers:
                 await channel.reply()
             if scope.cancelled_caught:
                 raise Timeout(f"the box said nothing about {path!r} for {STALL_SECONDS:g} s")
-            yield _pieces(channel, path)
+            async with aclosing(_pieces(channel, path)) as pieces:
+                yield pieces
 
 
 class _Feeding:
@@ -90,7 +94,7 @@ async def _ask(channel: Channel, **request: object) -> None:
     await channel.send(Kind.REQUEST, json.dumps(request).encode())
 
 
-async def _pieces(channel: Channel, path: str) -> AsyncIterator[bytes]:
+async def _pieces(channel: Channel, path: str) -> AsyncGenerator[bytes, None]:
     while True:
         with trio.move_on_after(STALL_SECONDS) as scope:
             found = await channel.receive()

@@ -5,6 +5,7 @@ Every process that a test made is found again through the home's own path and en
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -50,15 +51,34 @@ def is_alive(pid: int) -> bool:
 
 
 def kill_pid(pid: int) -> None:
-    """SIGKILL through a pidfd; refuses what is never ours."""
+    """SIGKILL; one that has ended already is as good."""
+    with suppress(ProcessLookupError):
+        signal_pid(pid, signal.SIGKILL)
+
+
+def signal_pid(pid: int, number: int) -> None:
+    """Through a pidfd; refuses what is never ours."""
     assert pid > 1
     assert pid != os.getpid()
-    with suppress(ProcessLookupError):
-        pidfd = os.pidfd_open(pid)
+    pidfd = os.pidfd_open(pid)
+    try:
+        signal.pidfd_send_signal(pidfd, number)
+    finally:
+        os.close(pidfd)
+
+
+def reader_at(fifo: Path) -> int:
+    """Wait until somebody is held at a FIFO's reading end; returns the descriptor that holds him until it is closed."""
+
+    def come() -> list[int]:
         try:
-            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-        finally:
-            os.close(pidfd)
+            return [os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)]
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            return []
+
+    return until(come, f"somebody is held at {fifo.name}")[0]
 
 
 OPEN: list[Daemon] = []  # a failed test reports their logs, and that of the last one closed
@@ -154,11 +174,19 @@ class Daemon:
         shutil.rmtree(self.root, ignore_errors=True)
 
     def _is_quiet(self) -> bool:
-        """Kills what there is; a spawner that a test held may fork one more shim before it ends."""
+        """Kills what there is; a spawner that a test held may fork one more shim before it ends.
+
+        Daemon and shim both killed in the midst of a start: nobody is left to end bubblewrap's init but this.
+        """
         shims = self.shims()
         for _box, pid in shims:
             kill_pid(pid)
-        return not shims and not self.own_processes()
+        left = self.own_processes()
+        for pid in left:
+            with suppress(OSError):
+                if not shims and Path(f"/proc/{pid}/comm").read_text() == "bwrap\n":
+                    kill_pid(pid)
+        return not shims and not left
 
     def __enter__(self) -> Daemon:
         return self

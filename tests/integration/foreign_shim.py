@@ -103,6 +103,14 @@ def deaf(spec: dict[str, Any]) -> int:
     return 0
 
 
+def leave(spec: dict[str, Any]) -> int:
+    """Ends on SIGUSR1, and whoever comes after it records how."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    say('{"ready": true}\n')
+    signal.sigwait({signal.SIGUSR1})
+    return 3
+
+
 def stuck(spec: dict[str, Any]) -> int:
     """Never says anything, and keeps the descriptor open."""
     signal.pause()
@@ -131,7 +139,8 @@ def babble(spec: dict[str, Any]) -> int:
 
 
 BEHAVIOUR = {
-    function.__name__: function for function in (serve, mute, deaf, stuck, refuse, die, die_with_a_reason, babble)
+    function.__name__: function
+    for function in (serve, mute, deaf, leave, stuck, refuse, die, die_with_a_reason, babble)
 }
 
 if __name__ == "__main__":

@@ -27,8 +27,8 @@ from boxlited.supervisor.cgroup import Cgroups
 from boxlited.supervisor.kernel import Kernel
 from boxlited.supervisor.layout import HomeLayout
 from boxlited.supervisor.supervisor import Supervisor
-from tests.integration.daemon_harness import Daemon, is_alive, kill_pid, until
-from tests.integration.test_faults_hostile import edit_rows, signal_pid, start_time
+from tests.integration.daemon_harness import Daemon, is_alive, kill_pid, signal_pid, until
+from tests.integration.test_faults_hostile import edit_rows, start_time
 from tests.integration.test_lifecycle import workload_of
 
 CONFIG = "[reconcile]\nperiod_seconds = 0.2\njitter = 0.0\n"
@@ -62,7 +62,7 @@ async def succeed(
     lock_fd = acquire(home.lock_file, kernel)
     store = Store.at(home.database)
     settings = msgspec.convert({"home": str(daemon.home), "socket": str(daemon.socket), **(config or {})}, Config)
-    supervisor = Supervisor(settings, kernel, home, store, Cgroups.detect(home=home.home), lock_fd, {})
+    supervisor = Supervisor(settings, kernel, home, store, Cgroups.detect(home=home.home), lock_fd, {}, bytes(32))
     supervisor.launch_spawner()
     try:
         async with trio.open_nursery() as nursery:

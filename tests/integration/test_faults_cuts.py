@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
 import os
 import re
+import signal
+import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -11,8 +15,11 @@ from pathlib import Path
 import pytest
 
 import boxlited
+from boxlited.client import Client
 from boxlited.errors import BoxlitedError
-from tests.integration.daemon_harness import FOREVER, Daemon, until
+from tests.integration import foreign_shim
+from tests.integration.daemon_harness import FOREVER, Daemon, is_alive, kill_pid, reader_at, signal_pid, until
+from tests.integration.test_faults_hostile import children, spawner_of
 
 CREATE = ("create.after_directory", "create.after_row")
 START = ("start.after_intent", "start.after_spawn", "start.after_ready")
@@ -25,8 +32,10 @@ BELOW = (
     "hook.after_pid_file",
     "shim.before_workload",
     "shim.after_workload",
-    "shim.before_exit_file",
+    "workload.before_leash",
+    "workload.after_leash",
 )
+END = ("shim.before_exit_file", "apply.await_evidence")
 ELSEWHERE = ("recover.begin",)
 
 
@@ -34,7 +43,7 @@ def test_every_named_point_is_cut() -> None:
     """A failpoint that nobody cuts at protects nothing."""
     root = Path(boxlited.__file__).parent
     named = {name for path in root.rglob("*.py") for name in re.findall(r'\bhit\("([a-z_.]+)"\)', path.read_text())}
-    assert named == {*CREATE, *START, *STOP, *REMOVE, *BELOW, *ELSEWHERE}
+    assert named == {*CREATE, *START, *STOP, *REMOVE, *BELOW, *END, *ELSEWHERE}
 
 
 def cut(daemon: Daemon, point: str) -> None:
@@ -109,7 +118,28 @@ def test_row_07_killed_during_remove(point: str) -> None:
         assert not [entry for entry in (daemon.home / "quarantine").iterdir() if entry.name.startswith("removed-")]
 
 
-@pytest.mark.parametrize("point", [name for name in BELOW if name != "shim.before_exit_file"])
+@pytest.mark.parametrize("point", ["stop.after_intent", "apply.before_write", "apply.after_write", *REMOVE])
+def test_row_07_killed_during_a_forced_remove(point: str) -> None:
+    """It was not acknowledged: the box is stopped for good or gone, and the next remove works."""
+    with Daemon() as daemon:
+        daemon.start()
+        box, other = daemon.run(restart={"policy": "always"}), daemon.run()
+        cut(daemon, point)
+        with pytest.raises(BoxlitedError):
+            daemon.client.remove(box["box_id"], force=True)
+        daemon.wait_killed()
+        daemon.start()
+        until(lambda: [owner for owner, _pid in daemon.shims()] == [other["box_id"]], "its shim ends")
+        if point in REMOVE:
+            assert box["box_id"] not in daemon.table()
+        else:
+            row = daemon.wait_status(box["box_id"], "stopped")
+            assert (row["stop_cause"], row["desired"]) == ("user", "stopped")
+            daemon.client.remove(box["box_id"])
+        daemon.check_oracle({other["box_id"]: "running"})
+
+
+@pytest.mark.parametrize("point", BELOW)
 def test_row_07_spawner_hook_or_shim_killed_during_start(point: str) -> None:
     """The failpoint is hit once in each process that has it, so every start fails until it is gone."""
     with Daemon() as daemon:
@@ -125,6 +155,62 @@ def test_row_07_spawner_hook_or_shim_killed_during_start(point: str) -> None:
         assert daemon.client.start(box["box_id"])["status"] == "running"
 
 
+@pytest.mark.parametrize("point", ["workload.before_leash", "workload.after_leash"])
+def test_row_13_no_workload_begins_when_its_shim_is_killed_first(point: str, tmp_path: Path) -> None:
+    """Held between its fork and its exec, and no daemon there that could kill what is left: only the kernel can."""
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    with Daemon() as daemon:
+        daemon.start({"BOXLITED_FAILPOINTS": f"{point}=pause:{gate}"})
+        box = daemon.create()
+        asker = threading.Thread(target=_start_quietly, args=(daemon, box["box_id"]))
+        asker.start()
+        held = reader_at(gate)
+        try:
+            shim, workload = next((pid, children(pid)[0]) for _box, pid in daemon.shims() if children(pid))
+            daemon.kill9()
+            asker.join()
+            kill_pid(shim)
+            if point == "workload.after_leash":
+                until(lambda: not is_alive(workload), "the kernel ends what is held there")
+        finally:
+            os.close(held)
+        until(lambda: not is_alive(workload), "it sees that it is alone, and ends")
+        daemon.start()
+        assert daemon.get(box["box_id"])["status"] in ("stopped", "failed")
+        daemon.check_oracle({box["box_id"]: None})
+
+
+def _start_quietly(daemon: Daemon, box_id: str) -> None:
+    with suppress(BoxlitedError), Client(daemon.socket) as client:
+        client.start(box_id)
+
+
+def test_row_09_shim_killed_before_it_recorded_the_end_of_its_workload() -> None:
+    with Daemon() as daemon:
+        daemon.start({"BOXLITED_FAILPOINTS": "shim.before_exit_file=kill"})
+        box, other = daemon.run(["/bin/sh", "-c", "exit 0"]), daemon.run()
+        row = daemon.wait_status(box["box_id"], "failed")
+        assert (row["stop_cause"], row["exit_code"]) == ("shim_killed", 137)
+        assert "killed by SIGKILL" in row["failure_reason"]
+        daemon.check_oracle({box["box_id"]: "failed", other["box_id"]: "running"})
+
+
+def test_row_10_daemon_killed_between_a_death_and_its_record() -> None:
+    config = f"[engines.external.vm]\ncommand = {json.dumps([sys.executable, '-I', foreign_shim.__file__])}\n"
+    with Daemon(config) as daemon:
+        daemon.start({"BOXLITED_FAILPOINTS": "apply.await_evidence=kill"})
+        box, other = daemon.run(["leave"], engine="vm"), daemon.run()
+        signal_pid(box["pid"], signal.SIGUSR1)
+        daemon.wait_killed()
+        record = {"type": "exited", "exit_code": 5, "run_id": box["run_id"]}
+        (daemon.box_dir(box["box_id"]) / "exit").write_text(json.dumps(record))
+        daemon.start()
+        row = daemon.get(box["box_id"])
+        assert (row["status"], row["exit_code"]) == ("stopped", 5)
+        daemon.check_oracle({box["box_id"]: "stopped", other["box_id"]: "running"})
+
+
 def test_row_07_daemon_killed_while_the_hook_is_held(tmp_path: Path) -> None:
     """The new daemon gets the lock only after the fork in flight has written its shim.pid."""
     gate = tmp_path / "gate"
@@ -132,34 +218,41 @@ def test_row_07_daemon_killed_while_the_hook_is_held(tmp_path: Path) -> None:
     with Daemon() as daemon:
         daemon.start({"BOXLITED_FAILPOINTS": f"hook.before_pid_file=pause:{gate}"})
         box = daemon.create(FOREVER)
-
-        def ask() -> None:
-            with suppress(BoxlitedError):
-                daemon.client.start(box["box_id"])
-
-        asker = threading.Thread(target=ask)
+        spawner = spawner_of(daemon)
+        asker = threading.Thread(target=_start_quietly, args=(daemon, box["box_id"]))
         asker.start()
-        with gate.open("w"):  # opens once the hook is held there
+        held = reader_at(gate)
+        try:
             assert daemon.process is not None
-            daemon.process.kill()
-            daemon.process.wait()
+            daemon.kill9()
             asker.join()
-            daemon.drop_client()
+            until(lambda: not is_alive(spawner), "the spawner follows its daemon")
+            assert _is_locked(daemon.home / "boxlited.lock"), "the fork in flight does not hold the home"
             daemon.launch()
-            until(lambda: _waits_for_the_lock(daemon), "the new daemon waits for the lock")
+            until(lambda: _has_open(daemon, daemon.home / "boxlited.lock"), "the new daemon has come to the lock")
             assert daemon.shims() == []
+        finally:
+            os.close(held)
         daemon.wait_ready()
-        row = daemon.wait_status(box["box_id"], "running")
-        assert [pid for owner, pid in daemon.shims() if owner == box["box_id"]] == [row["pid"]]
+        row = daemon.get(box["box_id"])  # the very first answer
+        assert (row["status"], [pid for _box, pid in daemon.shims()]) == ("running", [row["pid"]])
+        assert "a start was interrupted" not in daemon.log_text()
         daemon.check_oracle({box["box_id"]: "running"})
 
 
-def _waits_for_the_lock(daemon: Daemon) -> bool:
-    """It has the lock file open and has not come further than that."""
+def _is_locked(path: Path) -> bool:
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def _has_open(daemon: Daemon, path: Path) -> bool:
     assert daemon.process is not None
-    fds = Path(f"/proc/{daemon.process.pid}/fd")
-    for fd in fds.iterdir():
+    for fd in Path(f"/proc/{daemon.process.pid}/fd").iterdir():
         with suppress(FileNotFoundError):  # it opens and closes files at the same time
-            if os.readlink(fd) == str(daemon.home / "boxlited.lock"):
+            if os.readlink(fd) == str(path):
                 return True
     return False

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from boxlited.errors import BoxlitedError, InvalidArgument, ResourceExhausted
+from boxlited.errors import BoxlitedError, InvalidArgument, ResourceExhausted, StorageError
 from boxlited.supervisor.pidfile import parse_start_time
-from tests.integration.daemon_harness import FOREVER, Daemon, is_alive, kill_pid, until
+from tests.integration.daemon_harness import FOREVER, Daemon, is_alive, kill_pid, signal_pid, until
 
 CONFIG = "[engines]\nenabled = ['sandbox', 'process']\n[reconcile]\nperiod_seconds = 0.3\n"
 CLOCK_C = """
@@ -51,26 +51,20 @@ def children(pid: int) -> list[int]:
     return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def spawner_of(daemon: Daemon) -> int:
+def spawners_of(daemon: Daemon) -> list[int]:
     assert daemon.process is not None
-    for pid in children(daemon.process.pid):
-        if Path(f"/proc/{pid}/comm").read_text().strip() == "boxlited-spawn":
-            return pid
-    raise AssertionError("no spawner")
+    pids = children(daemon.process.pid)
+    return [pid for pid in pids if Path(f"/proc/{pid}/comm").read_text().strip() == "boxlited-spawn" and is_alive(pid)]
+
+
+def spawner_of(daemon: Daemon) -> int:
+    return until(lambda: spawners_of(daemon), "there is a spawner")[0]
 
 
 def start_time(pid: int) -> int:
     value = parse_start_time(Path(f"/proc/{pid}/stat").read_bytes())
     assert value is not None
     return value
-
-
-def signal_pid(pid: int, number: int) -> None:
-    pidfd = os.pidfd_open(pid)
-    try:
-        signal.pidfd_send_signal(pidfd, number)
-    finally:
-        os.close(pidfd)
 
 
 def database(daemon: Daemon) -> Path:
@@ -307,11 +301,33 @@ def test_row_27_hostile_exit_file_is_refused_without_blocking(daemon: Daemon, ki
     assert outside.exists()
 
 
+@pytest.mark.parametrize("name", ["shim.stderr", "logs/console.log"])
+def test_row_27_a_link_in_the_place_of_a_log_is_never_written_through(daemon: Daemon, name: str) -> None:
+    box, outside = daemon.create(["/bin/sh", "-c", "echo mine; exit 0"]), daemon.root / "outside"
+    outside.write_text("precious")
+    planted = daemon.box_dir(box["box_id"]) / name
+    planted.symlink_to(outside)
+    if name == "shim.stderr":
+        with pytest.raises(StorageError, match=name):
+            daemon.client.start(box["box_id"])
+    else:
+        daemon.client.start(box["box_id"])  # a box that cannot log still runs
+        assert daemon.client.wait(box["box_id"], 20)["exit_code"] == 0
+    assert outside.read_text() == "precious"
+    planted.unlink()
+    daemon.client.start(box["box_id"])
+    assert daemon.client.wait(box["box_id"], 20)["exit_code"] == 0
+    daemon.check_oracle({box["box_id"]: "stopped"})
+
+
 LIARS = ["0", "1", "daemon", "another box's shim", "a stranger, right start time"]
+SPAWNERS = [("spawner", True), ("a later spawner", True)]  # with a row, the inode tells them from a shim
 
 
 # A lost database leaves pid and start time as the only evidence, and a stranger's agree with themselves.
-@pytest.mark.parametrize(("who", "lost_database"), [(who, lost) for who in LIARS for lost in (False, True)][:-1])
+@pytest.mark.parametrize(
+    ("who", "lost_database"), [(who, lost) for who in LIARS for lost in (False, True)][:-1] + SPAWNERS
+)
 def test_row_28_pid_file_that_lies_is_never_obeyed(daemon: Daemon, who: str, *, lost_database: bool) -> None:
     liar, other = daemon.run(["/bin/sh", "-c", "exit 0"]), daemon.run()
     daemon.client.wait(liar["box_id"], 20)
@@ -321,7 +337,16 @@ def test_row_28_pid_file_that_lies_is_never_obeyed(daemon: Daemon, who: str, *, 
         daemon.kill9()
         lose_database(daemon)
         daemon.start()
-    pid = {"0": 0, "1": 1, "daemon": daemon.process.pid, "another box's shim": other["pid"]}.get(who, stranger)
+    if who == "a later spawner":
+        replace_spawner(daemon)
+    spawner = spawner_of(daemon)
+    ours = {
+        "daemon": daemon.process.pid,
+        "spawner": spawner,
+        "a later spawner": spawner,
+        "another box's shim": other["pid"],
+    }
+    pid = {"0": 0, "1": 1, **ours}.get(who, stranger)
     stamp = start_time(pid) if pid > 0 else 1
     (daemon.box_dir(liar["box_id"]) / "shim.pid").write_text(f"{pid}\n{stamp}\n")
     if who == "a stranger, right start time":
@@ -333,7 +358,15 @@ def test_row_28_pid_file_that_lies_is_never_obeyed(daemon: Daemon, who: str, *, 
     daemon.client.remove(liar["box_id"], force=True)
     assert daemon.process.poll() is None
     assert is_alive(other["pid"])
+    assert who.isdigit() or is_alive(pid)
     daemon.check_oracle({other["box_id"]: "running"})
+
+
+def replace_spawner(daemon: Daemon) -> None:
+    before = daemon.client.metrics()["spawner_restarts_total"]
+    kill_pid(spawner_of(daemon))
+    until(lambda: daemon.client.metrics()["spawner_restarts_total"] > before, "its death is seen")
+    until(lambda: spawners_of(daemon), "there is another")
 
 
 def test_row_29_hostile_text_is_escaped_and_bounded_everywhere(daemon: Daemon) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,10 +15,12 @@ from pathlib import Path
 import pytest
 
 from boxlited.errors import BoxlitedError, InvalidState, NotFound
-from tests.integration.daemon_harness import Daemon, is_alive, kill_pid, until
-from tests.integration.test_faults_hostile import edit_rows, start_time
+from tests.integration import foreign_shim
+from tests.integration.daemon_harness import Daemon, is_alive, kill_pid, reader_at, signal_pid, until
+from tests.integration.test_faults_hostile import edit_rows, lose_database, spawner_of, start_time
 
 CONFIG = "[engines]\nenabled = ['sandbox', 'process']\n[reconcile]\nperiod_seconds = 0.2\njitter = 0.0\n"
+EXTERNAL = f"[engines.external.vm]\ncommand = {json.dumps([sys.executable, '-I', foreign_shim.__file__])}\n"
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 
@@ -145,6 +148,25 @@ def test_row_05_pid_reused_within_the_same_tick_is_told_apart_by_the_pidfs_inode
     daemon.check_oracle()
 
 
+def test_row_05_a_box_that_was_adopted_without_its_row_is_told_apart_too(daemon: Daemon) -> None:
+    box = daemon.run()
+    daemon.kill9()
+    lose_database(daemon)
+    daemon.start()  # what it knows of the shim now, it saw itself
+    assert daemon.get(box["box_id"])["pid"] == box["pid"]
+    daemon.kill9()
+    kill_pid(box["pid"])
+    until(lambda: not is_alive(box["pid"]), "the shim ends")
+    stranger = daemon.sentinels[0].pid
+    (daemon.box_dir(box["box_id"]) / "shim.pid").write_text(f"{stranger}\n{start_time(stranger)}\n")
+    daemon.start()
+    if kernel_version() < (6, 9):
+        pytest.skip("this kernel has no pidfs inodes: pid and start time are all there is")
+    assert daemon.get(box["box_id"])["status"] in ("stopped", "failed")
+    daemon.client.remove(box["box_id"], force=True)
+    daemon.check_oracle()
+
+
 def test_row_06_commands_at_once_do_not_overwrite_each_other(daemon: Daemon) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
@@ -210,15 +232,38 @@ def test_row_10_end_while_the_daemon_is_down_is_settled_before_it_answers(
     daemon.check_oracle({box["box_id"]: status})
 
 
-def test_row_11_exit_file_that_arrives_late_is_waited_for(daemon: Daemon) -> None:
-    """The pidfd fires first: the record of an ended shim is read before the verdict, and no code is made up."""
-    box = daemon.run()
-    seen = daemon.box_dir(box["box_id"]) / "exit"
-    kill_pid(box["pid"])
-    row = daemon.wait_status(box["box_id"], "failed")
-    assert not seen.exists()
-    assert row["exit_code"] == 137  # the shim's own end, as waitpid told it: not 0 and not 255
-    assert row["exit_signal"] == "SIGKILL"
+def test_row_11_exit_file_that_arrives_late_is_waited_for(tmp_path: Path) -> None:
+    """The shim is dead, the daemon knows it and has no word of how: what is written now is still heard."""
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    with Daemon(CONFIG + EXTERNAL) as daemon:
+        daemon.start({"BOXLITED_FAILPOINTS": f"apply.await_evidence=pause:{gate}"})
+        box = daemon.run(["leave"], engine="vm")
+        signal_pid(box["pid"], signal.SIGUSR1)
+        held = reader_at(gate)
+        try:
+            assert not is_alive(box["pid"])
+            record = {"type": "panic", "exit_code": 101, "message": "late words", "run_id": box["run_id"]}
+            (daemon.box_dir(box["box_id"]) / "exit").write_text(json.dumps(record))
+        finally:
+            os.close(held)
+        row = daemon.wait_status(box["box_id"], "failed", "stopped")
+        assert (row["status"], row["stop_cause"], row["exit_code"]) == ("failed", "crashed", 101)
+        assert "late words" in row["failure_reason"]
+        daemon.check_oracle({box["box_id"]: "failed"})
+
+
+def test_row_11_the_wait_for_an_exit_file_ends_and_no_code_is_made_up() -> None:
+    with Daemon(CONFIG + EXTERNAL) as daemon:
+        daemon.start()
+        silent, killed = daemon.run(["leave"], engine="vm"), daemon.run()
+        signal_pid(silent["pid"], signal.SIGUSR1)
+        kill_pid(killed["pid"])
+        ends = {box["box_id"]: daemon.wait_status(box["box_id"], "failed") for box in (silent, killed)}
+        codes = [(row["exit_code"], row["exit_signal"]) for row in ends.values()]
+        assert codes == [(3, None), (137, "SIGKILL")]  # the shims' own ends, as waitpid told them: not 0, not 255
+        assert not any((daemon.box_dir(box_id) / "exit").exists() for box_id in ends)
+        daemon.check_oracle(dict.fromkeys(ends, "failed"))
 
 
 def test_row_12_exit_file_of_an_earlier_life_is_not_blamed_on_the_live_box(daemon: Daemon) -> None:
@@ -243,6 +288,42 @@ def test_row_12_seed_format_exit_file_of_a_dead_box_fails_it(daemon: Daemon) -> 
     assert "SIGABRT" in row["failure_reason"]
     assert (daemon.box_dir(box["box_id"]) / "exit").exists()  # stays in the active slot
     daemon.check_oracle({box["box_id"]: "failed"})
+
+
+def test_row_33_spawner_that_cannot_be_started_again_is_tried_until_it_can(daemon: Daemon) -> None:
+    box, idle = daemon.run(), daemon.create()
+    before = blind(daemon)
+    try:
+        kill_pid(spawner_of(daemon))
+        until(lambda: "spawner cannot be started" in daemon.log_text(), "it is tried in vain")
+        with pytest.raises(BoxlitedError):
+            daemon.client.start(idle["box_id"])
+        assert daemon.get(box["box_id"])["pid"] == box["pid"]
+    finally:
+        see_again(daemon, before)
+    spawner_of(daemon)
+    daemon.wait_status(box["box_id"], "running")
+    assert daemon.client.start(idle["box_id"])["status"] == "running"
+    daemon.check_oracle({box["box_id"]: "running", idle["box_id"]: "running"})
+
+
+@pytest.mark.parametrize("policy", ["no", "always"])
+def test_row_07_box_whose_directory_is_gone_is_failed_and_says_so(daemon: Daemon, policy: str) -> None:
+    box, other = daemon.run(restart={"policy": policy}), daemon.run()
+    daemon.kill9()
+    kill_pid(box["pid"])
+    until(lambda: not is_alive(box["pid"]), "the shim ends")
+    shutil.rmtree(daemon.box_dir(box["box_id"]))
+    daemon.start()
+    row = daemon.get(box["box_id"])
+    assert (row["status"], row["stop_cause"], row["desired"]) == ("failed", "directory_missing", "stopped")
+    assert "box directory is missing" in row["failure_reason"]
+    with pytest.raises(InvalidState, match="missing"):
+        daemon.client.start(box["box_id"])
+    assert daemon.client.stop(box["box_id"])["status"] == "failed"
+    daemon.check_oracle({box["box_id"]: "failed", other["box_id"]: "running"})
+    daemon.client.remove(box["box_id"])
+    daemon.check_oracle({other["box_id"]: "running"})
 
 
 @needs_root

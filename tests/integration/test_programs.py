@@ -153,6 +153,24 @@ def test_a_wrong_setting_is_named(
     assert not daemon.socket.exists()
 
 
+def test_a_limit_of_open_files_that_lets_nothing_work_is_said_and_the_least_one_is_enough(daemon: Daemon) -> None:
+    argv = [
+        "prlimit",
+        "--nofile=255",
+        sys.executable,
+        "-m",
+        "boxlited.cli.boxlited",
+        "serve",
+        "--home",
+        str(daemon.home),
+    ]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=20, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (71, 1)
+    assert "at least 256 are needed" in done.stderr
+    daemon.prefix = ["prlimit", "--nofile=256"]
+    assert daemon.start().run()["status"] == "running"
+
+
 @pytest.mark.parametrize("part", ["", "boxes", "db", "quarantine"])
 def test_a_file_where_a_directory_of_the_home_should_be_is_named_and_kept(daemon: Daemon, part: str) -> None:
     file = daemon.home / part

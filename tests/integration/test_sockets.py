@@ -261,7 +261,7 @@ def test_tcp_with_the_token_may_do_everything_and_the_token_is_never_logged(daem
     with Client(base_url=f"http://{host}:{port}", token=TOKEN) as client:
         box = client.create({"image": "host", "cmd": ["sleep", "99"]})
         assert client.start(box["box_id"])["status"] == "running"
-        assert client.me()["principal_type"] == "token"
+        assert client.me()["principal_type"] == "service_account"
     with Client(base_url=f"http://{host}:{port}", token=TOKEN + "x") as client, pytest.raises(Unauthenticated):
         client.list()
     assert daemon.client.get(box["box_id"])["status"] == "running"  # the unix socket asks for none

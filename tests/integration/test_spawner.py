@@ -157,8 +157,9 @@ def test_limits_reach_the_shim_and_descriptors_do_not(spawner: Conversation) -> 
     spawner.ask(argv=sleeper(), rlimits={"nofile": [123, 123], "core": [0, 0]})
     pid = spawner.receive()["pid"]
     assert resource.prlimit(pid, resource.RLIMIT_NOFILE) == (123, 123)
-    held = {int(fd): os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")}
-    assert set(held) == {0, 1, 2, 3}
+    given = {"0", "1", "2", "3"}
+    until(lambda: set(os.listdir(f"/proc/{pid}/fd")) == given, "it has these, once its libraries are loaded")
+    held = {int(fd): os.readlink(f"/proc/{pid}/fd/{fd}") for fd in given}
     assert "memfd:boxlited-spec" in held[0]
     assert held[1] == "/dev/null"
 
@@ -242,6 +243,80 @@ def test_warm_shim_with_an_unusable_spec_says_so(spawner: Conversation) -> None:
     assert said["ready"] is False
     assert "spec" in said["message"]
     assert spawner.receive()["op"] == "exited"
+
+
+def orphaner(file: Path) -> list[str]:
+    """A shim below which two processes run: its child, and that one's."""
+    return ["/bin/sh", "-c", f"(sleep 1001 & echo $! >{file}; wait; true) & exec sleep 1002"]
+
+
+def pid_in(file: Path) -> int:
+    return int(until(lambda: file.exists() and file.read_text(), "it is written"))
+
+
+def test_what_a_dead_shim_leaves_is_ended_and_what_a_live_one_runs_is_not(spawner: Conversation) -> None:
+    """No cgroup and no leash of theirs: bubblewrap's own init has none before its other half lets it go on."""
+    pids = []
+    for seq in (1, 2):
+        spawner.ask(seq=seq, argv=orphaner(spawner.directory / f"pid{seq}"))
+        assert spawner.receive()["op"] == "spawned"
+        pids.append(pid_in(spawner.directory / f"pid{seq}"))
+    kill_pid(spawner.pids[0])
+    assert spawner.receive()["seq"] == 1
+    until(lambda: not is_alive(pids[0]), "the orphan of the dead one is ended")
+    assert is_alive(pids[1])
+    kill_pid(spawner.pids[1])
+    until(lambda: not is_alive(pids[1]), "and that of the other after it")
+
+
+def test_what_a_live_shim_sent_away_is_none_of_ours(spawner: Conversation) -> None:
+    """A helper whose parent has ended comes to us as well; its session's leader lives."""
+    file = spawner.directory / "helper"
+    spawner.ask(seq=1, argv=["/bin/sh", "-c", f"(sleep 1001 & echo $! >{file}); exec sleep 1002"])
+    assert spawner.receive()["op"] == "spawned"
+    helper = pid_in(file)
+    spawner.ask(seq=2, argv=orphaner(spawner.directory / "other"))
+    assert spawner.receive()["op"] == "spawned"
+    orphan = pid_in(spawner.directory / "other")
+    kill_pid(spawner.pids[1])
+    until(lambda: not is_alive(orphan), "the spawner ends orphans")
+    assert is_alive(helper)
+    kill_pid(spawner.pids[0])
+    until(lambda: not is_alive(helper), "its own end comes with its shim's")
+
+
+def test_without_a_free_descriptor_a_spawn_fails_and_the_next_one_succeeds(spawner: Conversation) -> None:
+    """At each of its own steps: the limit is raised by one until a spawn goes through."""
+    fds = Path(f"/proc/{spawner.process.pid}/fd")
+    before = sorted(int(fd.name) for fd in fds.iterdir())
+    limits = resource.prlimit(spawner.process.pid, resource.RLIMIT_NOFILE)
+    told: list[str] = []
+    for more in range(1, 40):
+        resource.prlimit(spawner.process.pid, resource.RLIMIT_NOFILE, (free_number(before, more), limits[1]))
+        spawner.ask(seq=more, argv=sleeper())
+        answer = spawner.receive()
+        if answer["op"] == "spawned":
+            break
+        assert (answer["op"], answer["seq"]) == ("failed", more)
+        told.append(answer["stage"])
+    assert {"request", "spawner"} <= set(told), told
+    resource.prlimit(spawner.process.pid, resource.RLIMIT_NOFILE, limits)
+    spawner.ask(seq=99, argv=sleeper())
+    assert spawner.receive()["op"] == "spawned"
+    until(lambda: sorted(int(fd.name) for fd in fds.iterdir()) == before, "it holds what it held")
+    children = Path(f"/proc/{spawner.process.pid}/task/{spawner.process.pid}/children")
+    until(
+        lambda: sorted(map(int, children.read_text().split())) == sorted(spawner.pids), "no child of a failure is left"
+    )
+
+
+def free_number(taken: list[int], count: int) -> int:
+    """The limit that leaves so many numbers free."""
+    number = 0
+    while count:
+        count -= number not in taken
+        number += 1
+    return number
 
 
 def test_a_sealed_spec_cannot_be_changed() -> None:

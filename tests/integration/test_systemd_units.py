@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -48,28 +49,38 @@ def directives(name: str) -> dict[str, str]:
     return dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
 
 
-@pytest.fixture
-def installed(tmp_path: Path) -> list[str]:
-    """Copies whose program exists: where boxlited lies is not the unit's business."""
-    for unit in UNITS.glob("boxlited*.s*"):
-        if unit.suffix in (".service", ".socket"):
-            text = unit.read_text().replace("ExecStart=/usr/bin/boxlited", "ExecStart=/bin/true")
-            (tmp_path / unit.name).write_text(text)
-    return sorted(str(path) for path in tmp_path.iterdir())
+FILES = sorted(str(path) for path in UNITS.iterdir() if path.suffix in (".service", ".socket"))
 
 
 @needs_systemd
-def test_systemd_analyze_verify_prints_nothing(installed: list[str]) -> None:
+def test_systemd_analyze_verify_prints_nothing() -> None:
+    assert [Path(path).name for path in FILES] == ["boxlited-ro.socket", "boxlited.service", "boxlited.socket"]
     done = subprocess.run(
-        ["systemd-analyze", "verify", *installed], capture_output=True, text=True, timeout=60, check=False
+        ["systemd-analyze", "verify", *FILES], capture_output=True, text=True, timeout=60, check=False
     )
     assert (done.stdout, done.stderr) == ("", "")
-    assert len(installed) == 3
 
 
 @needs_systemd
-def test_a_wrong_directive_would_be_seen(installed: list[str]) -> None:
-    service = Path(next(path for path in installed if path.endswith(".service")))
+def test_the_unit_of_a_user_without_capabilities_is_sound_and_less_exposed(tmp_path: Path) -> None:
+    copies = [shutil.copy(path, tmp_path) for path in FILES]
+    service = next(path for path in copies if path.endswith(".service"))
+    dropin = Path(f"{service}.d")
+    dropin.mkdir()
+    shutil.copy(UNITS / "boxlited-unprivileged.conf", dropin / "unprivileged.conf")
+    done = subprocess.run(
+        ["systemd-analyze", "verify", *copies], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.stdout, done.stderr) == ("", "")
+    asked = directives("boxlited-unprivileged.conf")
+    assert asked["CapabilityBoundingSet"] == asked["AmbientCapabilities"] == ""
+    assert asked["User"] in (UNITS / "boxlited.sysusers.conf").read_text()
+
+
+@needs_systemd
+def test_a_wrong_directive_would_be_seen(tmp_path: Path) -> None:
+    copies = [shutil.copy(path, tmp_path) for path in FILES]
+    service = Path(next(path for path in copies if path.endswith(".service")))
     service.write_text(service.read_text().replace("KillMode=process", "KillMode=proces"))
     done = subprocess.run(
         ["systemd-analyze", "verify", str(service)], capture_output=True, text=True, timeout=60, check=False
@@ -78,8 +89,8 @@ def test_a_wrong_directive_would_be_seen(installed: list[str]) -> None:
 
 
 @needs_systemd
-def test_exposure_stays_within_what_sandboxes_need(installed: list[str]) -> None:
-    service = next(path for path in installed if path.endswith(".service"))
+def test_exposure_stays_within_what_sandboxes_need() -> None:
+    service = next(path for path in FILES if path.endswith(".service"))
     done = subprocess.run(
         ["systemd-analyze", "security", "--offline=yes", service],
         capture_output=True,
@@ -90,6 +101,21 @@ def test_exposure_stays_within_what_sandboxes_need(installed: list[str]) -> None
     found = re.search(r"Overall exposure level for boxlited.service: ([0-9.]+)", done.stdout)
     assert found is not None, done.stderr
     assert float(found[1]) <= MAX_EXPOSURE
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("systemd-sysusers") is None, reason="needs root and systemd's programs"
+)
+def test_group_and_directories_are_made_on_a_machine_that_has_neither(tmp_path: Path) -> None:
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/passwd").write_text("root:x:0:0::/root:/bin/sh\n")
+    (tmp_path / "etc/group").write_text("root:x:0:\n")
+    for program, options, name in (("sysusers", [], "sysusers"), ("tmpfiles", ["--create"], "tmpfiles")):
+        argv = [f"systemd-{program}", f"--root={tmp_path}", *options, str(UNITS / f"boxlited.{name}.conf")]
+        subprocess.run(argv, capture_output=True, timeout=60, check=True)
+    assert re.search(r"^boxlited:", (tmp_path / "etc/group").read_text(), re.MULTILINE)
+    modes = {name: (tmp_path / name).stat().st_mode & 0o7777 for name in ("var/lib/boxlited", "run/boxlited")}
+    assert modes == {"var/lib/boxlited": 0o700, "run/boxlited": 0o755}
 
 
 def test_directives_that_must_be_on() -> None:

@@ -1,6 +1,7 @@
 """A tiny daemon for tests of the client and of boxctl: a real HTTP server on a real unix socket.
 
-It keeps boxes in a dict and has no processes. What a test wants to be different, it scripts:
+It keeps boxes in a dict; commands in them are real processes of this host (`fake_exec`), and their
+files are a directory (`fake_files`). What a test wants to be different, it scripts:
 `replies[(method, path)]` is a function of the request, or an (HTTP status, body) pair; a body that
 is a list of bytes is streamed in chunks, and an Event in it is waited for.
 """
@@ -17,6 +18,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from tests.unit.fake_exec import FakeCommands
+from tests.unit.fake_files import FakeFiles
+from tests.unit.fake_replies import Answer, Upgrade, problem
+
+__all__ = ["CUT", "Answer", "FakeDaemon", "Request", "Upgrade", "problem", "serving"]
+
 GATE_SECONDS = 10.0
 CUT = object()  # in a streamed body: the connection breaks here
 
@@ -27,9 +34,6 @@ class Request(NamedTuple):
     query: dict[str, str]
     body: Any
     headers: dict[str, str]
-
-
-Answer = tuple[int, Any]
 
 
 class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
@@ -49,6 +53,8 @@ class FakeDaemon:
         self.requests: list[Request] = []
         self.replies: dict[tuple[str, str], Answer | Callable[[Request], Answer]] = {}
         self.logs: dict[str, list[Any]] = {}
+        self.commands = FakeCommands()
+        self.files = FakeFiles(socket.parent / "files")
 
     def add(self, box_id: str, name: str, status: str = "running", **more: Any) -> dict[str, Any]:
         box = {
@@ -75,7 +81,14 @@ class FakeDaemon:
         box = self._find(unquote(parts[2]))
         if box is None:
             return problem(404, "not_found", f"no box is called {unquote(parts[2])!r}")
-        return self._box(request, box, parts[3] if len(parts) > 3 else "")
+        verb = parts[3] if len(parts) > 3 else ""
+        if verb in ("exec", "executions"):
+            if verb == "exec":
+                box["status"] = "running"
+            return self.commands.answer(request, box["box_id"], parts[4:])
+        if verb == "files":
+            return self.files.answer(request, box["box_id"])
+        return self._box(request, box, verb)
 
     def _find(self, ref: str) -> dict[str, Any] | None:
         return next((b for b in self.boxes.values() if ref in (b["box_id"], b["name"])), None)
@@ -108,8 +121,29 @@ class FakeDaemon:
         return 200, box
 
 
-def problem(status: int, code: str, message: str) -> Answer:
-    return status, {"error": {"message": message, "type": "error", "code": code, "request_id": "req-1"}}
+class _Chunks:
+    """A chunked body as a file."""
+
+    def __init__(self, source: Any) -> None:
+        self._source = source
+        self._rest = b""
+        self._ended = False
+
+    def read(self, size: int = -1) -> bytes:
+        parts = []
+        while not self._ended and (size < 0 or len(self._rest) < size):
+            length = int(self._source.readline(), 16)
+            data = self._source.read(length)
+            self._source.readline()
+            self._ended = not length
+            if size < 0:
+                parts.append(data)
+            else:
+                self._rest += data
+        if size < 0:
+            return b"".join([self._rest, *parts])
+        piece, self._rest = self._rest[:size], self._rest[size:]
+        return piece
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -123,15 +157,20 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
     def _handle(self) -> None:
-        length = int(self.headers.get("Content-Length") or 0)
-        raw = self.rfile.read(length) if length else b""
         url = urlsplit(self.path)
-        request = Request(
-            self.command, url.path, dict(parse_qsl(url.query)), json.loads(raw) if raw else None,
-            {key.lower(): value for key, value in self.headers.items()},
-        )  # fmt: skip
+        headers = {key.lower(): value for key, value in self.headers.items()}
+        if headers.get("transfer-encoding") == "chunked":
+            body: Any = _Chunks(self.rfile)
+        else:
+            raw = self.rfile.read(int(headers.get("content-length", 0)))
+            body = json.loads(raw) if raw else None
+        request = Request(self.command, url.path, dict(parse_qsl(url.query)), body, headers)
         status, body = self.server.fake.answer(request)
-        if isinstance(body, list) and all(not isinstance(part, dict) for part in body):
+        if isinstance(body, Upgrade):
+            self.close_connection = True
+            names = [(key.encode(), value.encode()) for key, value in self.headers.items()]
+            body.serve(self.connection, names, self.path)
+        elif body and isinstance(body, list) and all(not isinstance(part, dict) for part in body):
             self._stream(status, body)
         else:
             self._whole(status, body)
@@ -158,7 +197,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self.wfile.write(b"%x\r\n%b\r\n" % (len(part), part))
         self.wfile.write(b"0\r\n\r\n")
 
-    do_GET = do_POST = do_DELETE = do_HEAD = _handle
+    do_GET = do_POST = do_DELETE = do_HEAD = do_PUT = _handle
 
 
 @contextmanager
@@ -175,3 +214,4 @@ def serving(socket: Path) -> Iterator[FakeDaemon]:
         finally:
             server.shutdown()
             thread.join(GATE_SECONDS)
+            fake.commands.close()

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 AS_ON_3_14 = """
-import asyncio, warnings
+import asyncio, sys, tomli, warnings
 warnings.simplefilter("ignore")
 events = asyncio.events
 if hasattr(events, "BaseDefaultEventLoopPolicy"):
@@ -15,6 +15,20 @@ if hasattr(events, "BaseDefaultEventLoopPolicy"):
     del events.BaseDefaultEventLoopPolicy
 if hasattr(asyncio, "AbstractChildWatcher"):
     del asyncio.AbstractChildWatcher
+old = {name: getattr(asyncio, name) for name in ("DefaultEventLoopPolicy", "AbstractEventLoopPolicy")}
+def deprecated(name):
+    if name not in old:
+        raise AttributeError(name)
+    text = f"'asyncio.{name}' is deprecated and slated for removal in Python 3.16"
+    warnings.warn(text, DeprecationWarning, stacklevel=2)
+    return old[name]
+for name in old:
+    vars(asyncio).pop(name, None)
+asyncio.__getattr__ = deprecated
+for filter in tomli.load(open(sys.argv[2], "rb"))["tool"]["pytest"]["ini_options"]["filterwarnings"]:
+    action, _, rest = filter.partition(":")
+    message, _, category = rest.partition(":")
+    warnings.filterwarnings(action, message, getattr(__builtins__, category or "Warning"))
 """
 USE = """
 import sys, trio
@@ -32,9 +46,12 @@ trio.run(main)
 """
 
 
-def test_the_store_works_without_the_names_that_python_3_14_removed(tmp_path: Path) -> None:
+PROJECT = Path(__file__).parents[2] / "pyproject.toml"
+
+
+def test_the_store_works_without_the_names_that_python_3_14_removed_and_with_those_it_warns_of(tmp_path: Path) -> None:
     run = subprocess.run(
-        [sys.executable, "-c", AS_ON_3_14 + USE, str(tmp_path / "boxlited.db")],
+        [sys.executable, "-c", AS_ON_3_14 + USE, str(tmp_path / "boxlited.db"), str(PROJECT)],
         capture_output=True,
         text=True,
         timeout=60,

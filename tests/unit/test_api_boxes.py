@@ -12,8 +12,8 @@ import trio
 from boxlited.model import BoxStatus
 from tests.unit.test_api_support import Api, Report, error_of, served
 
-FIELDS = """box_id name status created_at updated_at started_at pid image cpus memory_mib labels exit_code auto_stop
-auto_delete auto_resume desired engine identity stop_cause failure_reason restart_count run_id
+FIELDS = """box_id name status created_at updated_at started_at pid image cpus memory_mib labels network exit_code
+auto_stop auto_delete auto_resume desired engine identity stop_cause failure_reason restart_count run_id
 ended_at exit_signal error_kind warning not_applied"""
 
 

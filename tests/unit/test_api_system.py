@@ -33,8 +33,8 @@ async def test_config_shows_defaults_and_capabilities(api: Api) -> None:
 async def test_me_is_the_uid_of_the_peer(api: Api) -> None:
     me = (await api.client.get("/v1/me")).json()
     assert re.fullmatch(r"uid:\d+", me["sub"])
-    assert (me["principal_type"], me["path_prefix"]) == ("unix_user", None)
-    assert me["scopes"] == ["box:read", "me:read", "box:write", "box:delete"]
+    assert (me["principal_type"], me["path_prefix"]) == ("user", None)
+    assert me["scopes"] == ["box:read", "me:read", "box:write", "box:exec", "box:delete"]
 
 
 async def test_metrics_as_json_and_as_prometheus_text(api: Api) -> None:
@@ -150,5 +150,5 @@ async def test_the_tcp_listener_asks_for_the_token(tmp_path: Path) -> None:
             good = {"Authorization": f"Bearer {TOKEN}"}
             assert (await client.post("/v1/boxes", json={"name": "web"}, headers=good)).status_code == 201
             me = (await client.get("/v1/me", headers=good)).json()
-            assert (me["sub"], me["principal_type"]) == ("token", "token")
+            assert (me["sub"], me["principal_type"]) == ("token", "service_account")
         assert len(api.supervisor.boxes) == 1

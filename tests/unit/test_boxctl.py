@@ -125,6 +125,9 @@ def test_crash_prints_the_report(fake: FakeDaemon, run) -> None:
         200, {"user_message": "killed by SIGSEGV\x1b[2J", "debug_info": "tail:\n\tx", "error_kind": None},
     )  # fmt: skip
     assert run("crash", "web").out == "killed by SIGSEGV\\x1b[2J\n\ntail:\n\tx\n"
+    shown = run("crash", "--format", "json", "web").out
+    assert "\x1b" not in shown
+    assert json.loads(shown) == fake.replies["GET", "/v1/boxes/web/crash"][1]
 
 
 def test_a_box_without_a_crash_says_so(fake: FakeDaemon, run) -> None:

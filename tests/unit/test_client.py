@@ -192,7 +192,7 @@ def test_a_ref_that_would_name_another_route_is_refused_here(fake: FakeDaemon, c
 
 @given(ref=st.text(min_size=1, max_size=40).filter(lambda s: s not in {".", ".."}))
 def test_any_ref_is_one_segment_of_the_path(ref: str) -> None:
-    from boxlited.client.client import _box
+    from boxlited.client.calls import box_path as _box
 
     try:
         path = _box(ref, "start")
@@ -371,13 +371,18 @@ def test_client_daemon_and_doctor_look_in_the_same_places(
     assert probes.home_path() == config.default_home()
 
 
-def test_the_client_imports_nothing_of_the_daemon_and_nothing_heavy() -> None:
+def test_the_client_imports_nothing_of_the_daemon_and_nothing_heavy(fake: FakeDaemon) -> None:
+    """Not at its import and not by a plain call."""
+    fake.add(WEB, "web")
     program = (
         "import sys, boxlited.client\n"
+        "assert len(boxlited.client.Client(sys.argv[1]).list()) == 1\n"
         "rooms = tuple('boxlited.' + r for r in ('store', 'supervisor', 'api', 'daemon', 'config'))\n"
-        "heavy = ('httpx', 'trio', 'msgspec', 'rich')\n"
+        "heavy = ('httpx', 'trio', 'msgspec', 'rich', 'wsproto', 'h11', 'anyio', 'asyncio', 'tarfile')\n"
         "bad = [m for m in sys.modules if m in heavy or m.startswith(rooms)]\n"
         "sys.exit(str(bad) if bad else 0)\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True, timeout=30)
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(fake.socket)], check=False, capture_output=True, text=True, timeout=30
+    )
     assert done.returncode == 0, done.stderr

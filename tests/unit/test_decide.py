@@ -366,3 +366,18 @@ def test_decide_is_pure() -> None:
             imported.add((node.module or "").split(".")[0])
         assert not isinstance(node, ast.Await | ast.AsyncFunctionDef)
     assert not imported & {"os", "time", "sqlite3", "trio", "logging", "structlog", "random"}
+
+
+@pytest.mark.parametrize("request_", [Request.STOP, Request.REMOVE, Request.FORCE_REMOVE])
+def test_a_command_to_end_schedules_no_restart_of_the_death_that_it_meets(request_: Request) -> None:
+    row = box(policy=RestartPolicyName.ALWAYS)
+    plan = decide(row, Observation(ABSENT, exit=ExitSeen.CRASH, exit_signal="SIGABRT"), request_)
+    assert Step.WANT_STOPPED in plan.steps
+    assert Step.SCHEDULE_RESTART not in plan.steps
+
+
+def test_no_policy_waits_for_a_directory_that_is_gone() -> None:
+    row = box(policy=RestartPolicyName.ALWAYS)
+    assert decide(row, Observation(ABSENT, directory=False)).steps == (Step.SETTLE, Step.WANT_STOPPED)
+    known = box(BoxStatus.FAILED, policy=RestartPolicyName.ALWAYS, cause=StopCause.DIRECTORY_MISSING, run_open=False)
+    assert decide(known, Observation(ABSENT, directory=False), Request.STOP).steps == (Step.WANT_STOPPED,)

@@ -16,6 +16,7 @@ from boxlited.errors import InvalidArgument, ResourceExhausted, StorageError
 from boxlited.model import BoxID, BoxSpec
 from boxlited.supervisor.directories import MAX_CONFIG_BYTES, BoxFile, Directories
 from boxlited.supervisor.layout import BoxLayout, HomeLayout
+from tests.unit.durable import watch_durability
 from tests.unit.limits import no_file_space, no_free_descriptor
 
 ID = BoxID.parse("a" * 16)
@@ -72,6 +73,17 @@ def test_a_quarantined_name_stays_in_quarantine_and_fits_whatever_it_was(name: s
 
 
 # ---- made
+
+
+def test_config_directory_and_parent_are_durable_before_a_create_returns(
+    home: HomeLayout, directories: Directories, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passed = watch_durability(monkeypatch)
+    assert directories.create_all([config(), config(OTHER)]) == [None, None]
+    size = home.box(ID).config.stat().st_size
+    entries = len(list(home.box(ID).directory.iterdir()))
+    each = [[f"sync box.json:{size}", f"sync {box_id}:{entries}"] for box_id in (ID, OTHER)]
+    assert passed == [*each[0], *each[1], "sync boxes:2"]
 
 
 def test_the_homes_directories_are_private_and_made_private_again(tmp_path: Path, home: HomeLayout) -> None:

@@ -24,6 +24,7 @@ from boxlited.supervisor.exitfile import (
     stash,
     write_exit_file,
 )
+from tests.unit.durable import watch_durability
 
 
 @pytest.mark.parametrize(
@@ -225,6 +226,16 @@ def test_write_is_atomic_and_leaves_nothing_beside(tmp_path: Path) -> None:
     write_exit_file(tmp_path / "exit", info)
     assert read_exit_file(tmp_path / "exit") == info
     assert [entry.name for entry in tmp_path.iterdir()] == ["exit"]
+
+
+def test_a_record_is_durable_before_it_has_its_name_and_its_name_before_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info = ExitInfo("signal", 137, signal="SIGKILL", run_id="ab")
+    passed = watch_durability(monkeypatch)
+    write_exit_file(tmp_path / "exit", info)
+    temporary = f"exit.{os.getpid()}.tmp"
+    assert passed == [f"sync {temporary}:{len(encode(info))}", "rename exit", f"sync {tmp_path.name}:1"]
 
 
 def test_failed_write_leaves_the_old_record(tmp_path: Path) -> None:

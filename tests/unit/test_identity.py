@@ -16,7 +16,7 @@ from boxlited.model import IdentityKind
 from boxlited.supervisor.identity import Evidence, classify, identify
 from boxlited.supervisor.kernel import ExitStatus, Kernel, KernelProtocol, ProcStat
 from boxlited.supervisor.pidfile import PidRecord
-from tests.unit.fake_kernel import FakeKernel
+from tests.unit.fake_kernel import FakeKernel, FakeProcess
 
 PID = 4242
 
@@ -81,6 +81,29 @@ def test_own_pid_is_never_a_shim(tmp_path: Path) -> None:
 def test_missing_file_is_absent(kernel: FakeKernel, tmp_path: Path) -> None:
     identity, handle = identify(kernel, tmp_path / "none", Evidence(), ())
     assert (identity.kind, handle) == (IdentityKind.ABSENT, None)
+
+
+@pytest.mark.parametrize("call", ["boot_id", "pidfd_open", "proc_stat", "pidfd_inode", "pidfd_signal"])
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("start_time", [777, 778])
+def test_a_pid_that_changes_hands_while_it_is_looked_at_never_leads_to_the_new_one(
+    kernel: FakeKernel, tmp_path: Path, call: str, when: str, start_time: int
+) -> None:
+    """The descriptor is opened first and asked last: it is of the process that was verified, or nothing comes."""
+    first, path = kernel.processes[PID], tmp_path / "shim.pid"
+    path.write_text(f"{PID}\n777\n")
+    kernel.around = (call, when, lambda: reuse(kernel, first, start_time))
+    evidence = Evidence("boot-1", None if start_time != 777 else 55)
+    _identity, handle = identify(kernel, path, evidence, ())
+    if handle is not None:
+        assert kernel.open_fds[handle.pidfd] is first
+        handle.close()
+    assert kernel.open_fds == {}
+
+
+def reuse(kernel: FakeKernel, first: FakeProcess, start_time: int) -> None:
+    first.reaped = True
+    kernel.add(PID, start_time, inode=56)
 
 
 def test_zombie_is_absent(kernel: FakeKernel, tmp_path: Path) -> None:

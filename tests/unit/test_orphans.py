@@ -33,7 +33,7 @@ class World:
         self.ledger = ledger
         self.kernel = kernel
         self.directories = Directories(home)
-        observer = Observer(kernel, home, Cgroups(None, frozenset(), {}))
+        observer = Observer(kernel, home, Cgroups(None, frozenset(), {}), lambda: None)
         self.orphans = Orphans(home, ledger, observer, self.directories)
 
     def put(self, config: bytes | None, pid_file: bytes | None = None) -> None:

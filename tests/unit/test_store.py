@@ -17,7 +17,9 @@ from boxlited.errors import AlreadyExists, DatabaseError, NotFound
 from boxlited.model import Box, BoxID, BoxStatus, Desired, EventDraft, EventKind, IdentityKind, StopCause
 from boxlited.store.keys import KEY_SECONDS
 from boxlited.store.store import Store
-from tests.unit.store_harness import WARNING, box, created, filled, opened, removed
+from tests.unit.store_harness import WARNING, box, created, filled, opened, raw, removed
+
+PRAGMAS = ("journal_mode", "synchronous")
 
 
 @pytest.fixture
@@ -35,6 +37,13 @@ async def test_rows_events_and_keys_survive_a_reopen(path: Path) -> None:
         assert store.get(row.box_id) == changed
         assert store.idempotent("key") == (row.box_id, "print")
         assert [event.kind for event in await store.events_since(0)] == [EventKind.CREATED]
+
+
+async def test_a_commit_waits_for_the_disk(path: Path) -> None:
+    """A kill cannot tell it, only a power failure: the log is synced at every commit (FULL is 2)."""
+    async with opened(path) as (store, _):
+        asked = [await raw(store, lambda db, name=name: db.execute(f"PRAGMA {name}").fetchone()[0]) for name in PRAGMAS]
+    assert asked == ["wal", 2]
 
 
 async def test_every_column_comes_back_as_it_was(path: Path) -> None:

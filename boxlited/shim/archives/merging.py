@@ -5,18 +5,19 @@ or the transfer refused. A link of the box is never followed. SIGKILL in the mid
 leaves every file whole, old or new.
 """
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from boxlited.shim.archives.directories import READ, Cursor, batches, closing, kind_at, remove_tree
-from boxlited.shim.archives.refusal import ArchiveRefused, shown
+from boxlited.shim.archives.refusal import ArchiveRefused, failed, shown
 from boxlited.shim.archives.staging import Staging
 
 CREATED = 2**64 - 1  # in place of the number under which a replaced file is kept
 LOST = 2**64 - 2  # replaced, and it could not be kept
-OTHER_DEVICE = "is another file system in the box, perhaps a volume: send what goes there by itself"
+OTHER_DEVICE = "is on another file system in the box, perhaps a volume: send what goes there by itself"
 
 Names = tuple[bytes, ...]
 
@@ -54,7 +55,7 @@ class Merge:
         if not stat.S_ISDIR(there.st_mode):
             raise _taken(names, f"is a {_word(there)} in the box, and a directory in the archive")
         if there.st_dev != self._device:
-            raise ArchiveRefused("invalid_argument", f"{shown(b'/'.join(names))} {OTHER_DEVICE}")
+            raise _elsewhere(names)
 
     def _check_leaf(self, names: Names, there: os.stat_result) -> None:
         if stat.S_ISDIR(there.st_mode):
@@ -75,7 +76,12 @@ class Merge:
     def _move(self, source: int, target: int, trail: Names) -> None:
         for names in batches(source):
             for name in names:
-                self._put(name, source, target, (*trail, name))
+                try:
+                    self._put(name, source, target, (*trail, name))
+                except OSError as error:
+                    if error.errno == errno.EXDEV:  # a bind mount has the same device number
+                        raise _elsewhere((*trail, name)) from None
+                    raise failed("putting in place", b"/".join((*trail, name)), error) from None
 
     def _put(self, name: bytes, source: int, target: int, names: Names) -> None:
         info, there = os.stat(name, dir_fd=source, follow_symlinks=False), kind_at(name, target)
@@ -156,6 +162,10 @@ class Merge:
 def _both(name: bytes, source: int, target: int) -> Iterator[tuple[int, int]]:
     with closing(os.open(name, READ, dir_fd=source)) as below, closing(os.open(name, READ, dir_fd=target)) as into:
         yield below, into
+
+
+def _elsewhere(names: Names) -> ArchiveRefused:
+    return ArchiveRefused("invalid_argument", f"{shown(b'/'.join(names))} {OTHER_DEVICE}")
 
 
 def _taken(names: Names, why: str) -> ArchiveRefused:
