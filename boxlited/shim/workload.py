@@ -22,6 +22,7 @@ PR_SET_PDEATHSIG = 1
 START_SECONDS = 20.0
 EXEC_POLL_SECONDS = 0.0002
 END_SECONDS = 5.0
+REAP_SECONDS = 0.001  # between looks at children that end by the way
 IGNORED = (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXFSZ)
 WRAPPER_COMM = "bwrap\n"
 PROGRAM_FD = 5  # bubblewrap as a sealed memory file, where the kernel allows one; the hook puts it there
@@ -168,13 +169,36 @@ class Workload:
         return _unfold(self._outer_status)
 
     def finish(self) -> None:
-        """The whole tree is gone when this returns: the namespace dies with its init."""
-        if not self._outer_ended(0.05):
+        """The whole tree is gone when this returns: the namespace dies with its init.
+
+        Its init ends once each process of the namespace is reaped, and the commands beside the workload
+        are children of ours: to wait for it without waiting for them would be for ever.
+        """
+        asked = time.monotonic()
+        killed = False
+        while not self._reap_children():
+            select.select([self.outer_fd] if self._outer_status is None else [], [], [], REAP_SECONDS)
+            waited = time.monotonic() - asked
+            if waited > END_SECONDS:
+                return
+            if waited > 0.05 and not killed:
+                killed = True
+                try:
+                    signal.pidfd_send_signal(self.outer_fd, signal.SIGKILL)
+                except OSError:
+                    pass
+
+    def _reap_children(self) -> bool:
+        """Whether none is left: neither bubblewrap nor what has been in the box."""
+        while True:
             try:
-                signal.pidfd_send_signal(self.outer_fd, signal.SIGKILL)
-            except OSError:
-                pass
-            self._outer_ended(END_SECONDS)
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return True
+            if pid == self.outer:
+                self._outer_status = status
+            elif pid == 0:
+                return False
 
     def _outer_ended(self, seconds: float) -> bool:
         if self._outer_status is not None:
