@@ -24,7 +24,6 @@ EXEC_POLL_SECONDS = 0.0002
 END_SECONDS = 5.0
 REAP_SECONDS = 0.001  # between looks at children that end by the way
 IGNORED = (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXFSZ)
-WRAPPER_COMM = "bwrap\n"
 PROGRAM_FD = 5  # bubblewrap as a sealed memory file, where the kernel allows one; the hook puts it there
 PROGRAM_MODE = 0o555
 LIBRARIES = "LD_LIBRARY_PATH"
@@ -138,7 +137,7 @@ class Workload:
 
     def _await_exec(self, deadline: float) -> None:
         """Until the process is no longer bubblewrap by its memory map's program, or is gone."""
-        wrappers = {_program(self.outer), WRAPPER_COMM}
+        wrappers = {_program(self.outer), _name(self.outer)}
         while time.monotonic() < deadline:
             program = _program(self.pid)
             if program is None:
@@ -304,6 +303,10 @@ def _program(pid: int) -> str | None:
         pass
     except OSError:
         return None
+    return _name(pid)
+
+
+def _name(pid: int) -> str | None:
     try:
         return read_small(f"/proc/{pid}/comm").decode("utf-8", "replace")
     except OSError:
