@@ -34,6 +34,7 @@ lint: $(VENV)/.installed
 
 faults: $(VENV)/.installed
 	$(BIN)/pytest tests/integration/test_faults_*.py
+	BOXLITED_MODEL_EXAMPLES=20 BOXLITED_MODEL_STEPS=25 $(BIN)/pytest tests/integration/test_model_of_a_life.py
 
 # Each target in turn, SECONDS each; stops at the first finding, which lies in tests/fuzz/findings.
 SECONDS ?= 60
