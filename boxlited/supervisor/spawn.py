@@ -25,7 +25,7 @@ import trio
 
 from boxlited.errors import BoxlitedError, EngineUnavailable, ResourceExhausted, StorageError
 from boxlited.supervisor.kernel import ExitStatus
-from boxlited.supervisor.program import sealed_bwrap
+from boxlited.supervisor.program import environment, unchangeable
 
 MAX_MESSAGE_BYTES = 65536
 SPAWN_DEADLINE_SECONDS = 20.0
@@ -107,7 +107,6 @@ class Spawner:
 
     def __init__(self, lock_fd: int, on_exited: Callable[[int, int, ExitStatus], None]) -> None:
         self._lock_fd = lock_fd
-        self._program_fd: int | None = None
         self._on_exited = on_exited
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: trio.socket.SocketType | None = None
@@ -123,18 +122,18 @@ class Spawner:
     def launch(self) -> None:
         """Execute the spawner; called once before any thread exists, again when it died. Raises OSError."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        if self._program_fd is None:
-            self._program_fd = sealed_bwrap()
-        fds = [theirs.fileno(), self._lock_fd, *([] if self._program_fd is None else [self._program_fd])]
         with theirs, ExitStack() as unused:
             unused.enter_context(ours)
             argv = [sys.executable, "-P", "-m", "boxlited.supervisor.spawner"]
-            self._process = subprocess.Popen(
-                [*argv, *map(str, fds)],
-                pass_fds=fds,
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,
-            )
+            with unchangeable(sys.executable) as program:
+                self._process = subprocess.Popen(
+                    [*argv, str(theirs.fileno()), str(self._lock_fd)],
+                    executable=program,
+                    env=environment(),
+                    pass_fds=(theirs.fileno(), self._lock_fd),
+                    stdin=subprocess.DEVNULL,
+                    start_new_session=True,
+                )
             unused.pop_all()
         ours.setblocking(False)
         self._socket = trio.socket.from_stdlib_socket(ours)
@@ -162,9 +161,6 @@ class Spawner:
                 await trio.sleep(RESTART_DELAY_SECONDS)
         finally:
             self._close()
-            if self._program_fd is not None:
-                os.close(self._program_fd)
-                self._program_fd = None
 
     async def spawn(self, request: SpawnRequest) -> Spawned:
         """Have a shim forked. Returns once `shim.pid` is written.

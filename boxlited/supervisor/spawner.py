@@ -1,7 +1,7 @@
 """The single-threaded process that forks shims, each behind the pre-exec hook of hook.py.
 
-Run by the daemon as `python -m boxlited.supervisor.spawner SOCKET_FD LOCK_FD [PROGRAM_FD]`. Owns
-fork, reaping, and the end of what a dead shim left behind. Must stay single-threaded, never block on
+Run by the daemon as `python -m boxlited.supervisor.spawner SOCKET_FD LOCK_FD`. Owns fork,
+reaping, and the end of what a dead shim left behind. Must stay single-threaded, never block on
 a child, and die only with its socket: it exits when the daemon's end is closed, and shims live
 on. Standard library only.
 
@@ -46,10 +46,9 @@ class Job:
 class Spawner:
     """The poll loop: requests, reports of hooks, ends of children."""
 
-    def __init__(self, sock: socket.socket, lock_fd: int, program_fd: int | None) -> None:
+    def __init__(self, sock: socket.socket, lock_fd: int) -> None:
         self._sock = sock
         self._lock_fd = lock_fd
-        self._program_fd = program_fd
         self._poll = select.poll()
         self._jobs: dict[int, Job] = {}  # by the hook's report pipe
         self._children: dict[int, int] = {}  # pid -> seq
@@ -108,7 +107,7 @@ class Spawner:
         if request["op"] != "spawn" or len(fds) != 3:
             raise ValueError("not a spawn request")
         seq = request["seq"]
-        hook = Hook(request, fds, self._program_fd)  # everything that may allocate or fail happens before the fork
+        hook = Hook(request, fds)  # everything that may allocate or fail happens before the fork
         try:
             report_read, report_write = os.pipe2(os.O_CLOEXEC)
             try:
@@ -253,7 +252,6 @@ def main() -> int:
     sock = socket.socket(fileno=_out_of_the_way(int(sys.argv[1])))
     sock.setblocking(False)
     lock_fd = _out_of_the_way(int(sys.argv[2]))
-    program_fd = _out_of_the_way(int(sys.argv[3])) if len(sys.argv) > 3 else None
     clear_hidden_signals()
     become_subreaper()
     for number in IGNORED:
@@ -263,7 +261,7 @@ def main() -> int:
     gc.collect()
     gc.disable()
     gc.freeze()
-    Spawner(sock, lock_fd, program_fd).serve()
+    Spawner(sock, lock_fd).serve()
     return 0
 
 

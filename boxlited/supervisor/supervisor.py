@@ -81,7 +81,7 @@ class Supervisor(Queries, Executing):
         self._spawner = Spawner(lock_fd, self._on_exited)
         self._observer = Observer(kernel, home, cgroups, lambda: self._spawner.pid)
         self._ledger = Ledger(store, self._release)
-        self._executions = Executions(kernel, home, self._ledger, control_key, self.attach, self.start)
+        self._executions = Executions(kernel, home, self._ledger, control_key, self.attach, self.start, self._look)
         limits = {"max_bytes": config.files.max_bytes, "max_entries": config.files.max_entries}
         self._transfers = Transfers(self._executions, limits)
         self._engines = Engines(config, cgroups, home, self._executions.run_key)
@@ -320,6 +320,9 @@ class Supervisor(Queries, Executing):
         if not outcome:
             raise Internal("the daemon is shutting down; the command was not finished")
         return outcome[0]
+
+    async def _look(self, box_id: BoxID) -> None:
+        await self._settle_quietly(box_id, Request.RECONCILE, Options(self._grace))
 
     def _release(self, handle: PidfdHandle) -> None:
         self._watcher.discard(handle.pidfd)
