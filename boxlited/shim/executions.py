@@ -330,6 +330,9 @@ class Execution:
 
 
 def set_size(terminal: int, cols: int, rows: int) -> None:
+    """Raises ValueError for a size that no terminal has."""
+    if not (0 < cols < 1 << 16 and 0 < rows < 1 << 16):
+        raise ValueError(f"{cols} x {rows}")
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("4H", rows, cols, 0, 0))
 
 

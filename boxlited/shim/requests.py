@@ -128,7 +128,7 @@ class Requests:
             tty=tty,
             cols=as_size(request.get("cols"), 80),
             rows=as_size(request.get("rows"), 24),
-            timeout_seconds=None if timeout is None else float(timeout),
+            timeout_seconds=None if timeout is None else _seconds(timeout),
         )
 
     def _list(self, _connection: Connection, _request: Json) -> Json:
@@ -192,6 +192,14 @@ class Requests:
         ]
         for execution_id in ended[: max(0, len(ended) - MAX_ENDED)]:
             del self._executions[execution_id]
+
+
+def _seconds(value: Any) -> float:
+    """JSON as Python reads it has a NaN: in a row of timers it would never be due, and let none sleep."""
+    seconds = float(value)
+    if not seconds > 0:
+        raise ValueError("seconds")
+    return seconds
 
 
 def _refusal(error: EngineError) -> Json:

@@ -23,7 +23,9 @@ PR_SET_PDEATHSIG = 1
 START_SECONDS = 20.0
 EXEC_POLL_SECONDS = 0.0002
 END_SECONDS = 5.0
+REAP_SECONDS = 0.001  # between looks at children that end by the way
 IGNORED = (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXFSZ)
+LOADER = ("LD_", "GLIBC_TUNABLES", "GCONV_PATH", "MALLOC_")
 LIBRARY_PATH = "LD_LIBRARY_PATH"
 UMASK = 0o022  # the daemon's own is for its own files
 COMPLAINTS = (  # how bubblewrap puts what the box's own configuration brought about
@@ -165,13 +167,36 @@ class Workload:
         return _unfold(self._outer_status)
 
     def finish(self) -> None:
-        """The whole tree is gone when this returns: the namespace dies with its init."""
-        if not self._outer_ended(0.05):
+        """The whole tree is gone when this returns: the namespace dies with its init.
+
+        Its init ends once each process of the namespace is reaped, and the commands beside the workload
+        are children of ours: to wait for it without waiting for them would be for ever.
+        """
+        asked = time.monotonic()
+        killed = False
+        while not self._reap_children():
+            select.select([self.outer_fd] if self._outer_status is None else [], [], [], REAP_SECONDS)
+            waited = time.monotonic() - asked
+            if waited > END_SECONDS:
+                return
+            if waited > 0.05 and not killed:
+                killed = True
+                try:
+                    signal.pidfd_send_signal(self.outer_fd, signal.SIGKILL)
+                except OSError:
+                    pass
+
+    def _reap_children(self) -> bool:
+        """Whether none is left: neither bubblewrap nor what has been in the box."""
+        while True:
             try:
-                signal.pidfd_send_signal(self.outer_fd, signal.SIGKILL)
-            except OSError:
-                pass
-            self._outer_ended(END_SECONDS)
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return True
+            if pid == self.outer:
+                self._outer_status = status
+            elif pid == 0:
+                return False
 
     def _outer_ended(self, seconds: float) -> bool:
         if self._outer_status is not None:
@@ -204,7 +229,7 @@ def _become(engine: Engine, spec: dict, shim: int, out: int, info: int) -> None:
         if os.getppid() != shim:  # it died before the line above took effect
             os._exit(127)
         hit("workload.after_leash")
-        argv, env = engine.command(spec, info)
+        argv, env = _apart(*engine.command(spec, info))
         os.umask(UMASK)
         os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
         os.dup2(out, 1)
@@ -221,6 +246,15 @@ def _become(engine: Engine, spec: dict, shim: int, out: int, info: int) -> None:
         os.write(info, json.dumps({"engine_error": ["internal", repr(error)]}).encode())
     finally:
         os._exit(127)
+
+
+def _apart(argv: list[str], env: dict[str, str]) -> tuple[list[str], dict[str, str]]:
+    """What steers the dynamic loader of the box's program must not steer bubblewrap's, which is outside still."""
+    words = [argv[0]]
+    outer = {key: value for key, value in env.items() if not key.startswith(LOADER)}
+    for key in env.keys() - outer.keys():
+        words += ["--setenv", key, env[key]]
+    return [*words, *argv[1:]], outer
 
 
 def _execute(argv: list[str], env: dict[str, str]) -> None:

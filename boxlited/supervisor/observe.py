@@ -36,6 +36,11 @@ class Sight:
     exit_problem: str | None = None
     shim_status: ExitStatus | None = None
 
+    @property
+    def own_exit(self) -> ExitInfo | None:
+        """The exit record, unless it is another run's: that says nothing of this one."""
+        return None if self.observation.exit_run is ExitRun.OTHER else self.exit_info
+
 
 class Observer:
     """Looks at boxes. The spawner of the moment is never a shim; nor is the daemon, which `identity` knows itself."""
