@@ -173,20 +173,41 @@ def _detect_v2(root: Path, membership: str | None, prefix: str) -> tuple[Path | 
     if membership is None:
         return None, frozenset()
     mount = root if (root / "cgroup.controllers").exists() else root / "unified"
-    base = mount / membership.lstrip("/")
-    if base.name == "daemon":  # an earlier daemon of this unit moved itself there
-        base = base.parent
+    own = mount / membership.lstrip("/")
+    base, may_enable = _base(own)
     if not (base / "cgroup.procs").exists():
         return None, frozenset()
     parent = base / prefix
     if not _make(parent):
         return None, frozenset()
     available = _words(base / "cgroup.controllers") & set(V2_CONTROLLERS.values())
-    if available:
+    if available and not may_enable:
+        log.warning("no limits: boxes have no unit beside the daemon's", unit=own.name, wanted=_boxes_unit(own).name)
+        return parent, frozenset()
+    if available and base == own:
         _leave(base)
     enabled = _enable(base, available) and _enable(parent, available)
     limits = frozenset(limit for limit, name in V2_CONTROLLERS.items() if enabled and name in available)
     return parent, limits
+
+
+def _base(own: Path) -> tuple[Path, bool]:
+    """Where the boxes' cgroups go, and whether controllers may be enabled there.
+
+    A cgroup with enabled controllers takes no process any more. Were it the daemon's service, the service manager
+    could not put the next daemon into it (status=219/CGROUP) while a box lives. So the boxes of a service belong to
+    another unit, unless the manager itself starts daemons in a leaf (DelegateSubgroup=daemon).
+    """
+    if own.name == "daemon":  # the manager put us there, or an earlier daemon moved there itself
+        return own.parent, True
+    if own.suffix != ".service":
+        return own, True
+    boxes = _boxes_unit(own)
+    return (boxes, True) if os.access(boxes / "cgroup.procs", os.W_OK) else (own, False)
+
+
+def _boxes_unit(own: Path) -> Path:
+    return own.with_name(f"{own.stem}-boxes.service")
 
 
 def _leave(base: Path) -> None:

@@ -22,14 +22,14 @@ ON = {
     "NotifyAccess": "main",
     "Restart": "always",
     "KillMode": "process",
-    "Delegate": "yes",
     "UMask": "0077",
-    "RuntimeDirectoryPreserve": "restart",
+    "RuntimeDirectoryPreserve": "yes",
     "OOMPolicy": "continue",
     "LockPersonality": "yes",
     "RestrictRealtime": "yes",
     "SystemCallArchitectures": "native",
 }
+BOXES_ON = {"Type": "oneshot", "RemainAfterExit": "yes", "Delegate": "yes", "OOMPolicy": "continue"}
 OFF = (
     "RestrictNamespaces",
     "PrivateTmp",
@@ -64,12 +64,12 @@ def test_systemd_analyze_verify_prints_nothing(installed: list[str]) -> None:
         ["systemd-analyze", "verify", *installed], capture_output=True, text=True, timeout=60, check=False
     )
     assert (done.stdout, done.stderr) == ("", "")
-    assert len(installed) == 3
+    assert len(installed) == 4
 
 
 @needs_systemd
 def test_a_wrong_directive_would_be_seen(installed: list[str]) -> None:
-    service = Path(next(path for path in installed if path.endswith(".service")))
+    service = Path(next(path for path in installed if path.endswith("/boxlited.service")))
     service.write_text(service.read_text().replace("KillMode=process", "KillMode=proces"))
     done = subprocess.run(
         ["systemd-analyze", "verify", str(service)], capture_output=True, text=True, timeout=60, check=False
@@ -79,7 +79,7 @@ def test_a_wrong_directive_would_be_seen(installed: list[str]) -> None:
 
 @needs_systemd
 def test_exposure_stays_within_what_sandboxes_need(installed: list[str]) -> None:
-    service = next(path for path in installed if path.endswith(".service"))
+    service = next(path for path in installed if path.endswith("/boxlited.service"))
     done = subprocess.run(
         ["systemd-analyze", "security", "--offline=yes", service],
         capture_output=True,
@@ -96,6 +96,19 @@ def test_directives_that_must_be_on() -> None:
     unit = directives("boxlited.service")
     assert {key: unit.get(key) for key in ON} == ON
     assert "WatchdogSec" in unit
+    assert "Delegate" not in unit, "boxes below the daemon's own group would keep the next daemon out of it"
+    boxes = directives("boxlited-boxes.service")
+    assert {key: boxes.get(key) for key in BOXES_ON} == BOXES_ON
+    assert "boxlited-boxes.service" in unit["Wants"]
+    assert "boxlited-boxes.service" in unit["After"]
+
+
+def test_unit_of_an_ordinary_user_keeps_the_same_promises() -> None:
+    unit = directives("user/boxlited.service")
+    same = ("Type", "Restart", "KillMode", "WatchdogSec", "OOMPolicy", "UMask", "ExecStart")
+    system = directives("boxlited.service")
+    assert {key: unit.get(key) for key in same} == {key: system[key] for key in same}
+    assert (unit["Wants"], unit["After"]) == ("boxlited-boxes.service",) * 2
 
 
 @pytest.mark.parametrize("name", OFF)
