@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run test lint demo bench faults clean deps-system
+.PHONY: run test lint demo bench faults system-test clean deps-system deps-vm
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -26,6 +26,17 @@ test: $(VENV)/.installed deps-system
 deps-system:
 	@command -v systemd-analyze >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
 	  && apt-get update -qq && apt-get install -qq -y --no-install-recommends systemd >/dev/null; } || true
+
+# A real machine: Debian in QEMU, systemd, the wheel, the units; reboots and power cuts (CUTS=20, SEED=). Says a line a step.
+system-test: $(VENV)/.installed deps-vm
+	$(BIN)/pytest -s -q tests/system
+
+# Where these cannot be installed, the test says which are missing.
+VM_TOOLS := qemu-system-x86_64:qemu-system-x86 mmdebstrap:mmdebstrap mke2fs:e2fsprogs depmod:kmod lz4:lz4 cpio:cpio
+deps-vm:
+	@missing=; for tool in $(VM_TOOLS); do PATH="$$PATH:/usr/sbin:/sbin" command -v "$${tool%%:*}" >/dev/null || missing="$$missing $${tool##*:}"; done; \
+	  [ -z "$$missing" ] || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq \
+	  && apt-get install -qq -y --no-install-recommends $$missing >/dev/null; } || true
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
