@@ -39,7 +39,7 @@ _prctl = _libc.prctl
 class Workload:
     """`pid` is the workload's as the host sees it; `outer` our child (bubblewrap)."""
 
-    __slots__ = ("_outer_status", "_said", "exec_seen", "outer", "outer_fd", "pid", "pidfd", "pipe", "ran")
+    __slots__ = ("_info", "_outer_status", "_said", "exec_seen", "outer", "outer_fd", "pid", "pidfd", "pipe", "ran")
 
     def __init__(self, outer: int, pipe: int) -> None:
         self.outer = outer
@@ -51,6 +51,7 @@ class Workload:
         self.ran = False  # bubblewrap says that the sandbox was set up, or we saw the workload
         self._outer_status: int | None = None
         self._said = b""  # by bubblewrap, of its init and perhaps of the end
+        self._info = -1  # open as long as bubblewrap may report the end: without a reader SIGPIPE would be its own
 
     @classmethod
     def start(cls, engine: Engine, spec: dict) -> "Workload":  # type: ignore[type-arg]
@@ -71,10 +72,8 @@ class Workload:
         os.close(out_write)
         os.set_blocking(out_read, False)
         workload = cls(pid, out_read)
-        try:
-            workload._find(info_read)
-        finally:
-            os.close(info_read)
+        workload._info = info_read
+        workload._find(info_read)
         return workload
 
     # -- finding
@@ -170,6 +169,9 @@ class Workload:
             except OSError:
                 pass
             self._outer_ended(END_SECONDS)
+        if self._info >= 0:
+            os.close(self._info)
+            self._info = -1
 
     def _outer_ended(self, seconds: float) -> bool:
         if self._outer_status is not None:
