@@ -185,7 +185,9 @@ def _detect_v2(root: Path, membership: str | None, prefix: str) -> tuple[Path | 
         log.warning("no limits: boxes have no unit beside the daemon's", unit=own.name, wanted=_boxes_unit(own).name)
         return parent, frozenset()
     if available and base == own:
-        _leave(base)
+        _empty(base, [os.getpid()], "daemon")
+    elif available:
+        _empty(base, _pids(base) or [], "holder")
     enabled = _enable(base, available) and _enable(parent, available)
     limits = frozenset(limit for limit, name in V2_CONTROLLERS.items() if enabled and name in available)
     return parent, limits
@@ -210,17 +212,19 @@ def _boxes_unit(own: Path) -> Path:
     return own.with_name(f"{own.stem}-boxes.service")
 
 
-def _leave(base: Path) -> None:
-    """Controllers can be enabled only in a cgroup without processes: move this one into a leaf.
+def _empty(base: Path, pids: list[int], name: str) -> None:
+    """Controllers can be enabled only in a cgroup without processes: move these into a leaf.
 
-    Others are never moved: where there are any, this cgroup was not made for us. The root of
-    the whole hierarchy, which alone has no type, may keep its processes.
+    They are this process, or the one that holds the unit of the boxes. Others are never moved: where there are
+    any, this cgroup was not made for us. The root of the whole hierarchy, which alone has no type, may keep its
+    processes.
     """
-    leaf = base / "daemon"
+    leaf = base / name
     if _words(base / "cgroup.subtree_control") or not (base / "cgroup.type").exists() or not _make(leaf):
         return
-    with contextlib.suppress(OSError):
-        (leaf / "cgroup.procs").write_text(str(os.getpid()))
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            (leaf / "cgroup.procs").write_text(str(pid))
 
 
 def _enable(directory: Path, controllers: set[str]) -> bool:

@@ -29,7 +29,7 @@ ON = {
     "RestrictRealtime": "yes",
     "SystemCallArchitectures": "native",
 }
-BOXES_ON = {"Type": "oneshot", "RemainAfterExit": "yes", "Delegate": "yes", "OOMPolicy": "continue"}
+BOXES_ON = {"Type": "exec", "KillMode": "process", "Delegate": "yes", "OOMPolicy": "continue", "TasksMax": "infinity"}
 OFF = (
     "RestrictNamespaces",
     "PrivateTmp",

@@ -138,8 +138,10 @@ def test_boxes_of_a_service_belong_to_the_unit_beside_it(tree: Tree) -> None:
     own = tree.v2("/system.slice/boxlited.service")
     boxes = tree.v2("/system.slice/boxlited-boxes.service")
     tree.lines[1:] = []
+    (boxes / "cgroup.procs").write_text("4242\n")
     cgroups = tree.detect()
     assert cgroups.supports == {"cpus", "memory", "pids"}
+    assert (boxes / "holder" / "cgroup.procs").read_text() == "4242"
     assert Path(prepare(cgroups, **LIMITS).join[0]).parent == parent_of(boxes)
     assert (own / "cgroup.subtree_control").read_text() == "", "or the next daemon could not be put there"
     assert not (own / "daemon").exists()
