@@ -32,7 +32,7 @@ def test_limits_are_in_the_files_of_the_kernel(guest: Guest, boxes: Boxes) -> No
     assert limit(guest, box, "cpu.max") == "50000 100000"
     places = {guest.say(f"cat /proc/{pid}/cgroup") for pid, _started in boxes.processes(box)}
     assert len(places) == 1, "shim and workload are in one group"
-    assert places.pop().startswith("0::/system.slice/boxlited.service/")
+    assert places.pop().startswith("0::/system.slice/boxlited-boxes.service/")
 
 
 def test_limits_hold_after_the_daemon_was_replaced(guest: Guest, boxes: Boxes) -> None:
@@ -59,9 +59,9 @@ def test_box_that_takes_too_much_memory_is_killed_and_says_why(guest: Guest, box
 def test_box_that_dies_of_memory_while_the_daemon_is_away_says_why(guest: Guest, boxes: Boxes) -> None:
     waits = ["/bin/sh", "-c", f"until test -e /root/go; do sleep 0.1; done; {HOG[2]}"]
     box = boxes.run(waits, memory_mib=48)
+    workload = next(pid for (pid, _started), name in boxes.processes(box).items() if name == "sh")
     guest.run("systemctl stop boxlited")
-    inside = f"$(find /var/lib/boxlited/boxes/{box['box_id']} -type d -path '*root' | head -1)"
-    guest.run(f"touch {inside}/go")
+    guest.run(f"nsenter -t {workload} -m touch /root/go")
     guest.until(lambda: box["pid"] not in guest.processes(), "the shim of the box ends")
     guest.run("systemctl start boxlited")
     row = boxes.ended(box["box_id"])
