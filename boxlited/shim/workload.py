@@ -15,7 +15,7 @@ import time
 
 from boxlited.shim.endings import exit_status
 from boxlited.shim.engines.base import Engine, EngineError
-from boxlited.shim.frugal import parse_json, read_small
+from boxlited.shim.frugal import forgo_protection, parse_json, read_small
 
 PR_SET_PDEATHSIG = 1
 START_SECONDS = 20.0
@@ -202,6 +202,7 @@ def _become(engine: Engine, spec: dict, shim: int, out: int, info: int) -> None:
         _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != shim:  # it died before the line above took effect
             os._exit(127)
+        forgo_protection()
         argv, env = engine.command(spec, info)
         os.umask(UMASK)
         os.dup2(os.open("/dev/null", os.O_RDONLY), 0)

@@ -140,7 +140,7 @@ class Machine:
         )
 
     def _command(self) -> list[str]:
-        words = ["setpriv", "--pdeathsig", "KILL", "nice", "-n", "5", "qemu-system-x86_64"]
+        words = ["setpriv", "--pdeathsig", "KILL", "qemu-system-x86_64"]
         words += ["-nodefaults", "-no-user-config", "-display", "none", "-M", BOARD, "-cpu", "max"]
         words += ["-accel", "tcg,thread=multi,tb-size=256", "-smp", str(processors()), "-m", str(MEMORY_MIB)]
         words += ["-kernel", str(self._image.kernel), "-initrd", str(self._image.initrd), "-append", COMMAND_LINE]

@@ -79,3 +79,16 @@ def test_workload_of_a_root_daemon_has_no_capabilities(guest: Guest, boxes: Boxe
     workload = max(pid for (pid, _started), name in boxes.processes(box).items() if name == "sleep")
     status = guest.say(f"grep -E '^(Cap(Eff|Prm|Bnd)|NoNewPrivs)' /proc/{workload}/status").split()
     assert status == ["CapPrm:", "0" * 16, "CapEff:", "0" * 16, "CapBnd:", "0" * 16, "NoNewPrivs:", "1"]
+
+
+def test_workload_and_commands_have_no_protection_from_the_memory_killer(guest: Guest, boxes: Boxes) -> None:
+    """The daemon's unit is protected; were its boxes, the host would rather kill anything else."""
+    box = boxes.run()
+    boxes.ask("POST", f"/v1/boxes/{box['box_id']}/exec", {"command": "sleep", "args": ["987657"]})
+    scores = {
+        guest.say(f"cat /proc/{pid}/oom_score_adj")
+        for (pid, _started), name in boxes.processes(box).items()
+        if name == "sleep"
+    }
+    assert scores == {"0"}
+    assert guest.say(f"cat /proc/{guest.main_pid()}/oom_score_adj") == "-900"
