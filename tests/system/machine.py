@@ -25,7 +25,8 @@ STOP_SECONDS = 180.0
 MEMORY_MIB = 1536
 BOARD = "q35,hpet=off,smbus=off,sata=off,usb=off,vmport=off"
 COMMAND_LINE = (
-    "console=ttyS0 rw rootfstype=ext4 panic=10 quiet loglevel=4 mitigations=off nokaslr tsc=unstable clocksource=acpi_pm"
+    "console=ttyS0 rw rootfstype=ext4 panic=10 quiet loglevel=4 mitigations=off nokaslr"
+    " tsc=unstable clocksource=acpi_pm"  # the clock of a guest that calibrated itself on a busy host runs too fast
     " random.trust_cpu=on audit=0 apparmor=0 net.ifnames=0 systemd.show_status=0"
 )
 

@@ -80,6 +80,21 @@ def test_kill_of_the_unit_of_the_boxes_is_told_of_every_box(
     assert boxes.all().keys() == lives.keys()
 
 
+def test_boxes_do_not_depend_on_the_process_that_holds_their_unit(
+    guest: Guest, boxes: Boxes, lives: dict[str, object]
+) -> None:
+    guest.run("systemctl kill --kill-whom=main -s KILL boxlited-boxes")
+    guest.until(lambda: guest.unit("ActiveState", unit="boxlited-boxes") == {"ActiveState": "failed"}, "it ends")
+    assert boxes.lives() == lives
+    guest.run("systemctl restart boxlited")
+    assert boxes.lives() == lives
+    assert boxes.run(memory_mib=64)["not_applied"] == []
+    boxes.remove_all()
+    guest.run("systemctl restart boxlited")
+    assert guest.unit("ActiveState", unit="boxlited-boxes") == {"ActiveState": "active"}
+    assert boxes.run(memory_mib=64)["not_applied"] == []
+
+
 def test_daemon_that_hangs_is_bitten_by_the_watchdog_and_loses_no_box(
     guest: Guest, boxes: Boxes, lives: dict[str, object], steps: Steps
 ) -> None:
