@@ -134,8 +134,9 @@ class Guest:
         return self.run(f"journalctl --no-pager -q -b -o short-monotonic -u {unit} {after}", check=False).out
 
     def journal_cursor(self) -> str:
-        shown = self.say("journalctl --sync; journalctl --no-pager -q -n 0 --show-cursor")
-        return shown.partition("-- cursor: ")[2].strip()
+        """That of the newest entry."""
+        shown = self.say("journalctl --sync; journalctl --no-pager -q -n 1 --show-cursor")
+        return shown.rpartition("-- cursor: ")[2].strip()
 
     # -- the API
 

@@ -25,7 +25,7 @@ def draining(guest: Guest) -> Iterator[None]:
 
 
 def test_boxes_survive_a_stop_and_it_is_said(guest: Guest, boxes: Boxes, steps: Steps) -> None:
-    running = [boxes.run(), boxes.run(ENDS_WELL)]
+    running = [boxes.run(), boxes.run()]
     before, cursor, last = boxes.lives(), guest.journal_cursor(), boxes.last_event()
     processes = {name for box in running for name in boxes.processes(box)}
     with steps.step("stop"):
