@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run test lint demo bench faults soak fuzz clean deps-system deps-faults
+.PHONY: run test lint demo bench faults soak fuzz clean system-test deps-system deps-faults deps-vm
 
 SEED ?= 1
 MINUTES ?= 1
@@ -31,6 +31,17 @@ deps-system:
 	  { command -v chromium && command -v chromedriver; } >/dev/null || missing="$$missing chromium chromium-driver"; \
 	  [ -z "$$missing" ] || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq \
 	  && for package in $$missing; do apt-get install -qq -y --no-install-recommends $$package >/dev/null || true; done; } || true
+
+# A real machine: Debian in QEMU, systemd, the wheel, the units; reboots and power cuts (CUTS=20, SEED=). Says a line a step.
+system-test: $(VENV)/.installed deps-vm
+	$(BIN)/pytest -s -q tests/system
+
+# Where these cannot be installed, the test says which are missing.
+VM_TOOLS := qemu-system-x86_64:qemu-system-x86 mmdebstrap:mmdebstrap mke2fs:e2fsprogs depmod:kmod lz4:lz4 cpio:cpio
+deps-vm:
+	@missing=; for tool in $(VM_TOOLS); do PATH="$$PATH:/usr/sbin:/sbin" command -v "$${tool%%:*}" >/dev/null || missing="$$missing $${tool##*:}"; done; \
+	  [ -z "$$missing" ] || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq \
+	  && apt-get install -qq -y --no-install-recommends $$missing >/dev/null; } || true
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from boxlited.shim.engines.base import EngineError
-from boxlited.shim.frugal import read_small
+from boxlited.shim.frugal import forgo_protection, read_small
 from boxlited.shim.workload import PR_SET_PDEATHSIG, UMASK
 
 CLONE_NEWUSER = 0x10000000
@@ -97,6 +97,7 @@ def _enter_and_fork(
     try:
         _signal.set_wakeup_fd(-1)  # the pipe behind it is the shim's
         _prctl(PR_SET_DUMPABLE, 0)
+        forgo_protection()
         _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != shim:
             os._exit(127)

@@ -16,7 +16,7 @@ import time
 from boxlited.failpoints import hit
 from boxlited.shim.endings import exit_status
 from boxlited.shim.engines.base import Engine, EngineError
-from boxlited.shim.frugal import parse_json, read_small
+from boxlited.shim.frugal import forgo_protection, parse_json, read_small
 from boxlited.shim.readonly import unchangeable_file
 
 PR_SET_PDEATHSIG = 1
@@ -43,7 +43,7 @@ _prctl = _libc.prctl
 class Workload:
     """`pid` is the workload's as the host sees it; `outer` our child (bubblewrap)."""
 
-    __slots__ = ("_outer_status", "_said", "exec_seen", "outer", "outer_fd", "pid", "pidfd", "pipe", "ran")
+    __slots__ = ("_info", "_outer_status", "_said", "exec_seen", "outer", "outer_fd", "pid", "pidfd", "pipe", "ran")
 
     def __init__(self, outer: int, pipe: int) -> None:
         self.outer = outer
@@ -55,6 +55,7 @@ class Workload:
         self.ran = False  # bubblewrap says that the sandbox was set up, or we saw the workload
         self._outer_status: int | None = None
         self._said = b""  # by bubblewrap, of its init and perhaps of the end
+        self._info = -1  # open as long as bubblewrap may report the end: without a reader SIGPIPE would be its own
 
     @classmethod
     def start(cls, engine: Engine, spec: dict) -> "Workload":  # type: ignore[type-arg]
@@ -75,10 +76,8 @@ class Workload:
         os.close(out_write)
         os.set_blocking(out_read, False)
         workload = cls(pid, out_read)
-        try:
-            workload._find(info_read)
-        finally:
-            os.close(info_read)
+        workload._info = info_read
+        workload._find(info_read)
         return workload
 
     # -- finding
@@ -172,6 +171,14 @@ class Workload:
         Its init ends once each process of the namespace is reaped, and the commands beside the workload
         are children of ours: to wait for it without waiting for them would be for ever.
         """
+        try:
+            self._await_children()
+        finally:
+            if self._info >= 0:
+                os.close(self._info)
+                self._info = -1
+
+    def _await_children(self) -> None:
         asked = time.monotonic()
         killed = False
         while not self._reap_children():
@@ -229,6 +236,7 @@ def _become(engine: Engine, spec: dict, shim: int, out: int, info: int) -> None:
         if os.getppid() != shim:  # it died before the line above took effect
             os._exit(127)
         hit("workload.after_leash")
+        forgo_protection()
         argv, env = _apart(*engine.command(spec, info))
         os.umask(UMASK)
         os.dup2(os.open("/dev/null", os.O_RDONLY), 0)

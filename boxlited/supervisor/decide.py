@@ -303,6 +303,8 @@ def classify_end(box: Box, seen: Observation) -> tuple[BoxStatus | None, StopCau
     if seen.exit is ExitSeen.CRASH and mine:
         if stopping and seen.exit_signal in OBEDIENT_SIGNALS:
             return BoxStatus.STOPPED, purpose
+        if seen.boot_changed and seen.exit_signal in OBEDIENT_SIGNALS:  # what a shutdown ends everything with
+            return BoxStatus.STOPPED, StopCause.HOST_REBOOTED
         return BoxStatus.FAILED, StopCause.OOM if seen.oom else StopCause.CRASHED
     if seen.exit is ExitSeen.EXITED and mine:
         return BoxStatus.STOPPED, purpose if stopping else StopCause.EXITED

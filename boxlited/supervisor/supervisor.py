@@ -163,18 +163,21 @@ class Supervisor(Queries, Executing):
     async def stop_all(self, grace_seconds: float, cause: StopCause = StopCause.DRAINED) -> None:
         """Stop every running box, ten at a time; failures are logged and do not end it."""
         limiter = trio.CapacityLimiter(10)
+        boxes = [box for box in self._store.boxes.values() if box.status not in (*ENDED, BoxStatus.CONFIGURED)]
+        live_on = []
 
         async def stop_one(box: Box) -> None:
             async with limiter:
                 try:
                     await self._transition(box.box_id, Request.STOP, Options(grace_seconds, cause))
                 except BoxlitedError as error:
+                    live_on.append(box.box_id)
                     log.error("box could not be drained", box_id=box.box_id, error=error.message)
 
         async with trio.open_nursery() as nursery:
-            for box in list(self._store.boxes.values()):
-                if box.status not in ENDED and box.status is not BoxStatus.CONFIGURED:
-                    nursery.start_soon(stop_one, box)
+            for box in boxes:
+                nursery.start_soon(stop_one, box)
+        log.info("boxes were drained", drained=len(boxes) - len(live_on), live_on=live_on)
 
     # -- commands -----------------------------------------------------------------------
 
