@@ -31,7 +31,7 @@ from boxlited.shim.frames import Kind
 from boxlited.supervisor.layout import BoxLayout
 from boxlited.supervisor.start import error_of_kind
 
-PROOF_SECONDS = 5.0
+PROOF_SECONDS = 15.0
 REPLY_SECONDS = 30.0
 RECEIVE_BYTES = 512 * 1024
 CONNECT_RETRY_SECONDS = 0.002
