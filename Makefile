@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run test lint demo bench faults soak clean deps-system deps-faults
+.PHONY: run test lint demo bench faults soak fuzz clean system-test deps-system deps-faults deps-vm
 
 SEED ?= 1
 MINUTES ?= 1
@@ -32,12 +32,25 @@ deps-system:
 	  [ -z "$$missing" ] || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq \
 	  && for package in $$missing; do apt-get install -qq -y --no-install-recommends $$package >/dev/null || true; done; } || true
 
+# A real machine: Debian in QEMU, systemd, the wheel, the units; reboots and power cuts (CUTS=20, SEED=). Says a line a step.
+system-test: $(VENV)/.installed deps-vm
+	$(BIN)/pytest -s -q tests/system
+
+# Where these cannot be installed, the test says which are missing.
+VM_TOOLS := qemu-system-x86_64:qemu-system-x86 mmdebstrap:mmdebstrap mke2fs:e2fsprogs depmod:kmod lz4:lz4 cpio:cpio
+deps-vm:
+	@missing=; for tool in $(VM_TOOLS); do PATH="$$PATH:/usr/sbin:/sbin" command -v "$${tool%%:*}" >/dev/null || missing="$$missing $${tool##*:}"; done; \
+	  [ -z "$$missing" ] || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq \
+	  && apt-get install -qq -y --no-install-recommends $$missing >/dev/null; } || true
+
 lint: $(VENV)/.installed
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 
 # Every critical call and every named point of every operation, cut one at a time; then all at once, for MINUTES, from SEED.
 faults: $(VENV)/.installed deps-faults
 	$(BIN)/pytest -q -s tests/faults --seed=$(SEED) --minutes=$(MINUTES)
+	$(BIN)/pytest -q tests/integration/test_faults_*.py
+	BOXLITED_MODEL_EXAMPLES=20 BOXLITED_MODEL_STEPS=25 $(BIN)/pytest -q tests/integration/test_model_of_a_life.py
 
 soak: $(VENV)/.installed deps-faults
 	$(BIN)/pytest -q -s tests/faults/test_soak.py --seed=$(SEED) --minutes=$(MINUTES)
@@ -46,6 +59,13 @@ deps-faults:
 	@command -v strace >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
 	  && apt-get update -qq && apt-get install -qq -y --no-install-recommends strace >/dev/null; } \
 	  || { echo "strace is needed: install it (apt install strace)" >&2; exit 1; }
+
+# Each target in turn, SECONDS each; stops at the first finding, which lies in tests/fuzz/findings.
+SECONDS ?= 60
+TARGETS ?= $(patsubst tests/fuzz/targets/%.py,%,$(filter-out %/__init__.py,$(wildcard tests/fuzz/targets/*.py)))
+fuzz: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[fuzz]'
+	@for target in $(TARGETS); do echo "== $$target"; $(BIN)/python -m tests.fuzz.run $$target -max_total_time=$(SECONDS) -verbosity=0 || exit 1; done
 
 demo: $(VENV)/.installed
 	@$(BIN)/python -m boxlited.cli.demo

@@ -138,8 +138,9 @@ async def _serve_api(
         if on_ready is not None:
             on_ready(addresses)
         await stop.wait()
-        notifier.stopping()
-        if config.shutdown.on_stop == "drain":
+        drains = config.shutdown.on_stop == "drain"
+        notifier.stopping("are drained" if drains else "live on")
+        if drains:
             await supervisor.stop_all(config.shutdown.grace_seconds)
         server.stop()
         nursery.cancel_scope.cancel()

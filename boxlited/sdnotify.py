@@ -45,8 +45,9 @@ class Notifier:
     def ready(self) -> None:
         self.send(f"READY=1\nMAINPID={os.getpid()}\nSTATUS=Serving boxes")
 
-    def stopping(self) -> None:
-        self.send("STOPPING=1\nSTATUS=Stopping; boxes live on")
+    def stopping(self, boxes: str) -> None:
+        """`boxes` says what becomes of them."""
+        self.send(f"STOPPING=1\nSTATUS=Stopping; boxes {boxes}")
 
     def status(self, text: str) -> None:
         """One line for people; a line break in it would begin another assignment."""

@@ -7,6 +7,7 @@ protocol in the shape of the contract, and a way to close the connection from ou
 from __future__ import annotations
 
 import secrets
+import select
 from typing import Any, cast
 
 import h11
@@ -62,6 +63,14 @@ class BoundedStream:
             self.abort()  # or the reading side would wait for this client for ever
             raise trio.BrokenResourceError("the client does not read")
 
+    def is_gone(self) -> bool:
+        """Whether the peer has closed, though what it sent before may lie there unread."""
+        if self.socket.fileno() < 0:
+            return True
+        poll = select.poll()
+        poll.register(self.socket.fileno(), select.POLLRDHUP)
+        return bool(poll.poll(0))
+
     def abort(self) -> None:
         """Close at once. Whoever waits for this socket is woken with ClosedResourceError."""
         self.socket.close()
@@ -103,6 +112,22 @@ class Http1(H11Protocol):
         await self._send_h11_event(h11.EndOfMessage())
 
 
+class ConnectionContext:
+    """The worker's context, but for its pause, which ends with the connection: hypercorn's between two pings
+    would keep a WebSocket's connection for that long behind its end, and is none at all when the server stops."""
+
+    def __init__(self, worker: WorkerContext) -> None:
+        self._worker = worker
+        self.ended = trio.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._worker, name)
+
+    async def sleep(self, seconds: float) -> None:
+        with trio.move_on_after(seconds):
+            await self.ended.wait()
+
+
 class Connection(TCPServer):
     """Serves one accepted stream until either side closes it. `state` reaches the app's scope."""
 
@@ -114,7 +139,8 @@ class Connection(TCPServer):
         state: dict[str, Any],
         stream: BoundedStream,
     ) -> None:
-        super().__init__(app, config, context, state, cast(Any, stream))  # all that it uses is there
+        self._own_context = ConnectionContext(context)
+        super().__init__(app, config, cast(Any, self._own_context), state, cast(Any, stream))  # all it uses is there
         self._accepted_at = trio.current_time()
         self._idle_since: float | None = self._accepted_at  # None while a request is served
         self._asked = trio.Event()  # there was a first request
@@ -169,6 +195,7 @@ class Connection(TCPServer):
                 idle = trio.CancelScope()
                 task_group.spawn(self._close_when_idle, idle)
                 await self._read_data()
+                self._own_context.ended.set()
                 idle.cancel()  # or the connection would stay for as long as an idle one may
         except OSError:
             pass  # the peer is gone

@@ -22,6 +22,7 @@ from boxlited.texts import Text, described
 SIGNAL_NAMES = [name for item in signal.Signals if item < 32 for name in (item.name, item.name.removeprefix("SIG"))]
 Size = Annotated[int, Meta(ge=1, le=65535)]
 Timeout = Annotated[float, Meta(ge=0, le=3600)]
+LATEST = 253402300799  # the last second that has a date
 
 
 class Traffic(msgspec.Struct, frozen=True):
@@ -216,7 +217,8 @@ class NoBody(model.Struct, frozen=True):
 
 
 def moment(seconds: float) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC)
+    """The nearest date that there is: one strange row or `box.json` must not cost the list of all boxes."""
+    return datetime.fromtimestamp(min(max(seconds, 0.0), LATEST), UTC)
 
 
 def box_view(box: model.Box, host: HostSize) -> Box:

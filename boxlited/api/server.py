@@ -126,7 +126,7 @@ class ApiServer:
 
 def connection_state(listener: Listener, stream: BoundedStream) -> dict[str, Any]:
     """What the app learns of a connection through `scope["state"]`. Raises OSError."""
-    state: dict[str, Any] = {"abort": stream.abort}
+    state: dict[str, Any] = {"abort": stream.abort, "is_gone": stream.is_gone}
     if listener.token is not None:
         return {**state, "token": listener.token, "principal": token_principal(listener.read_only)}
     peer = unix_principal(stream.socket, listener.read_only)

@@ -28,6 +28,7 @@ ATTACH = re.compile(r"/v1/boxes/([^/]+)/executions/([^/]+)/attach")
 NORMAL, GOING_AWAY, UNEXPECTED = 1000, 1001, 1011
 KILLED = 137
 LINGER_SECONDS = 2.0
+GONE_POLL_SECONDS = 0.5
 MAX_POSITION = 2**63 - 1
 
 
@@ -66,21 +67,44 @@ class _Session:
         self._takes_stdin = takes_stdin
         self._sending = trio.Lock()
         self._closed = False
-        self._gone = trio.Event()
+        self._gone = False
+        self._is_feeding = False
 
     async def run(self) -> None:
         headers = [(b"x-request-id", self._call.request_id.encode())]
         await self._send({"type": "websocket.accept", "headers": headers})
         self._call.status = 101
+        try:
+            await self._converse()
+        except Exception:
+            await self._close(UNEXPECTED, "the daemon's log says why; the command goes on, attach again")
+            raise
+        finally:
+            await self._part()
+
+    async def _converse(self) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._hear_client, self._call.receive, nursery.cancel_scope)
+            nursery.start_soon(self._watch_client, nursery.cancel_scope)
             nursery.start_soon(cancel_when_set, self._call.services.stopping, nursery.cancel_scope)
             await self._hear_shim()
-            with trio.move_on_after(LINGER_SECONDS):  # a socket that is closed with unread input resets
-                await self._gone.wait()
             nursery.cancel_scope.cancel()
         if self._call.services.stopping.is_set():
             await self._close(GOING_AWAY, "the daemon stops: the command goes on, attach again")
+
+    async def _part(self) -> None:
+        """Until the client has closed as well. A socket that is closed with unread input resets, and the
+        web server waits for ever for whoever does not take its messages."""
+        with trio.move_on_after(LINGER_SECONDS):
+            await self._hear_end()
+        if not self._gone:
+            self._call.scope["state"]["abort"]()
+            with trio.move_on_after(LINGER_SECONDS):
+                await self._hear_end()
+
+    async def _hear_end(self) -> None:
+        while not self._gone:
+            self._gone = (await self._call.receive())["type"] == "websocket.disconnect"
 
     # -- to the client
 
@@ -131,8 +155,7 @@ class _Session:
         while True:
             message = await receive()
             if message["type"] == "websocket.disconnect":
-                self._closed = True
-                self._gone.set()
+                self._closed = self._gone = True
                 scope.cancel()
                 return
             if message["type"] != "websocket.receive" or self._closed:
@@ -142,12 +165,25 @@ class _Session:
             except BoxlitedError as error:
                 await self._say({"type": "error", "message": error.message})
 
+    async def _watch_client(self, scope: trio.CancelScope) -> None:
+        """While input waits for the command nobody reads the socket, and would not see its end."""
+        while True:
+            await trio.sleep(GONE_POLL_SECONDS)
+            if self._is_feeding and self._call.scope["state"]["is_gone"]():
+                break
+        self._closed = True
+        scope.cancel()
+
     async def _obey(self, message: Message) -> None:
         data: bytes | None = message.get("bytes")
         if data is not None:
             if not self._takes_stdin:
                 raise InvalidArgument("this attachment was opened with stdin=false")
-            await self._stream.stdin(data)
+            self._is_feeding = True
+            try:
+                await self._stream.stdin(data)
+            finally:
+                self._is_feeding = False
             return
         control = _control(message.get("text") or "")
         match control.get("type"):
@@ -158,7 +194,7 @@ class _Session:
                 await self._stream.resize(size.cols, size.rows)
             case "signal":
                 number = control.get("sig", control.get("signal"))
-                if not isinstance(number, int):
+                if not isinstance(number, int) or isinstance(number, bool):
                     raise InvalidArgument('a signal is {"type": "signal", "sig": NUMBER}')
                 await self._stream.signal(allowed_signal(number))
             case other:

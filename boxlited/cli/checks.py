@@ -166,7 +166,7 @@ def cgroups(facts: CgroupFacts) -> Check:
         "cgroups",
         Level.WARN,
         f"no limits of {', '.join(missing)} (usable: {found})",
-        "run the daemon as root, or as a systemd unit with `Delegate=yes`",
+        "run the daemon as the units in systemd/ do, boxlited-boxes.service beside it",
     )
 
 

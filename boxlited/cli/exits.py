@@ -32,13 +32,17 @@ _HINTS: dict[type[errors.BoxlitedError], str] = {
 }
 
 
+_OF_NO_BOX = {  # what else may not be there: how the daemon's message begins -> the hint
+    "there is no execution": "`boxctl executions BOX` lists the commands of a box",
+    "packing ": "`boxctl exec BOX ls` shows what is in the box",
+}
 _IN_THE_LOG = (errors.Internal, errors.DatabaseError)
 
 
 def code_for(error: errors.BoxlitedError) -> int:
     """The exit code of a command that failed with `error`."""
     if isinstance(error, errors.NotFound):
-        return NO_SUCH_BOX
+        return FAILED if error.message.startswith(tuple(_OF_NO_BOX)) else NO_SUCH_BOX
     if isinstance(error, NoDaemon | SocketForbidden):
         return NO_DAEMON
     if isinstance(error, errors.InvalidArgument):
@@ -51,6 +55,9 @@ def explain(error: errors.BoxlitedError) -> tuple[str, str | None]:
     if isinstance(error, ConnectionFailed):
         return error.summary, error.hint
     hint = _HINTS.get(type(error))
+    for beginning, other in _OF_NO_BOX.items():
+        if isinstance(error, errors.NotFound) and error.message.startswith(beginning):
+            hint = other
     if hint is not None and isinstance(error, _IN_THE_LOG):
         hint = " ".join([hint, *(f"({note})" for note in getattr(error, "__notes__", ()))])
     return error.message, hint

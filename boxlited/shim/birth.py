@@ -2,6 +2,7 @@
 
 import os
 import select
+import signal
 import socket
 from collections.abc import Callable
 
@@ -9,6 +10,7 @@ from boxlited.shim.engines.base import EngineError
 from boxlited.shim.enter import receive_fd
 from boxlited.shim.loop import Loop
 
+BIRTH_SECONDS = 20.0  # a process of the box may stop a guest before its exec; it must not stay for ever
 Born = Callable[[int, int | None, EngineError | None], None]
 
 
@@ -23,6 +25,7 @@ class Birth:
         self._pid = 0
         self._terminal: int | None = None
         self._error: EngineError | None = None
+        self._deadline = loop.after(BIRTH_SECONDS, self._give_up)
         loop.watch(channel, select.POLLIN, self._on_message)
 
     def _on_message(self, _events: int) -> None:
@@ -40,6 +43,13 @@ class Birth:
             pass
         self._end()
 
+    def _give_up(self) -> None:
+        """Neither was reaped: their numbers are their own. The guest is our child once its entrant has ended."""
+        self._error = EngineError("engine", f"the command did not run within {BIRTH_SECONDS:g} s: it was killed")
+        for pid in (self._entrant, self._pid):
+            if pid > 1:
+                os.kill(pid, signal.SIGKILL)
+
     def _hear(self, data: bytes) -> None:
         word, _, rest = data.partition(b" ")
         if word == b"pid":
@@ -52,6 +62,7 @@ class Birth:
         """The channel has ended: the entrant is gone, and the guest runs its program or is gone."""
         self._loop.forget(self._channel.fileno())
         self._channel.close()
+        self._deadline.cancel()
         os.waitpid(self._entrant, 0)  # only now is the guest our child
         if self._pid == 0 and self._error is None:
             self._error = EngineError("engine", "the command was killed before it ran")

@@ -15,8 +15,9 @@ from boxlited.shim.loop import Loop, Timer
 
 MAX_CONNECTIONS = 512
 MAX_REQUEST_BYTES = 4 << 20
-PROOF_SECONDS = 5.0
+PROOF_SECONDS = 15.0
 READ_BYTES = 256 * 1024
+ACCEPT_PAUSE_SECONDS = 0.1
 
 Handler = Callable[["Connection", int, bytes], None]
 
@@ -34,12 +35,19 @@ class ControlServer:
     def accept(self) -> None:
         try:
             sock, _address = self._listener.accept()
-        except OSError:
+        except BlockingIOError:
+            return
+        except OSError:  # no descriptor is left: the client waits, and would wake the loop at once for ever
+            self._loop.change(self._listener.fileno(), 0)
+            self._loop.after(ACCEPT_PAUSE_SECONDS, self._accept_again)
             return
         if len(self._connections) >= MAX_CONNECTIONS:
             sock.close()
             return
         self._connections.add(Connection(sock, self._key, self._loop, self._handle, self._connections.discard))
+
+    def _accept_again(self) -> None:
+        self._loop.change(self._listener.fileno(), select.POLLIN)
 
 
 class Connection:

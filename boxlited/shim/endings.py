@@ -8,6 +8,8 @@ import os
 import struct
 import time
 
+from boxlited.failpoints import hit
+
 PIDFD_GET_INFO = 0xC040FF0B
 PIDFD_INFO_EXIT = 1 << 3
 RETRY_SECONDS = 0.05
@@ -22,6 +24,7 @@ def exit_status(pidfd: int) -> int | None:
         buffer = bytearray(64)
         struct.pack_into("Q", buffer, 0, PIDFD_INFO_EXIT)
         try:
+            hit("shim.exit_info")
             fcntl.ioctl(pidfd, PIDFD_GET_INFO, buffer)
         except ProcessLookupError:
             pass

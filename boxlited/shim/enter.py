@@ -19,9 +19,10 @@ import resource
 import signal
 import socket
 from collections.abc import Callable
+from typing import NamedTuple
 
 from boxlited.shim.engines.base import EngineError
-from boxlited.shim.frugal import read_small
+from boxlited.shim.frugal import forgo_protection, read_small
 from boxlited.shim.workload import PR_SET_PDEATHSIG, UMASK
 
 CLONE_NEWUSER = 0x10000000
@@ -39,6 +40,16 @@ PR_SET_NO_NEW_PRIVS = 38
 PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, PR_CAP_AMBIENT_CLEAR_ALL = 47, 2, 4
 CAPABILITY_VERSION = 0x20080522
 LAST_CAPABILITY = 63
+
+
+class Capabilities(NamedTuple):
+    """Sets of them, each as a number."""
+
+    permitted: int
+    inheritable: int
+    bounding: int
+    ambient: int
+
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.prctl.argtypes = (ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong)
@@ -86,6 +97,7 @@ def _enter_and_fork(
     try:
         _signal.set_wakeup_fd(-1)  # the pipe behind it is the shim's
         _prctl(PR_SET_DUMPABLE, 0)
+        forgo_protection()
         _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != shim:
             os._exit(127)
@@ -104,7 +116,7 @@ def _enter_and_fork(
         os._exit(127)
 
 
-def _be_guest(capabilities: tuple[int, int], keep: tuple[int, ...], channel: socket.socket, body: Body) -> None:
+def _be_guest(capabilities: Capabilities, keep: tuple[int, ...], channel: socket.socket, body: Body) -> None:
     """The guest. Never returns."""
     try:
         _prctl(PR_SET_DUMPABLE, 0)
@@ -112,7 +124,7 @@ def _be_guest(capabilities: tuple[int, int], keep: tuple[int, ...], channel: soc
         _reset_signals()
         os.setsid()
         os.umask(UMASK)
-        give_up_privileges(*capabilities)
+        give_up_privileges(capabilities)
         body(channel)
         os._exit(0)
     except BaseException as error:
@@ -189,32 +201,32 @@ def _inode(fd: int) -> int:
 # ---- privileges
 
 
-def _capabilities_of(pid: int) -> tuple[int, int]:
-    """(permitted, bounding) of a process. Raises OSError, ValueError."""
+def _capabilities_of(pid: int) -> Capabilities:
+    """Raises OSError, ValueError, KeyError."""
     found = {}
     for line in read_small(f"/proc/{pid}/status").splitlines():
         name, _, value = line.partition(b":")
-        if name in (b"CapPrm", b"CapBnd"):
+        if name.startswith(b"Cap"):
             found[name] = int(value, 16)
-    return found[b"CapPrm"], found[b"CapBnd"]
+    return Capabilities(found[b"CapPrm"], found[b"CapInh"], found[b"CapBnd"], found[b"CapAmb"])
 
 
-def give_up_privileges(permitted: int, bounding: int) -> None:
+def give_up_privileges(keep: Capabilities) -> None:
     """Keep these capabilities and no other, for good. Raises OSError."""
     for number in range(LAST_CAPABILITY + 1):
-        if bounding >> number & 1 or _libc.prctl(PR_CAPBSET_DROP, number, 0, 0, 0) == 0:
+        if keep.bounding >> number & 1 or _libc.prctl(PR_CAPBSET_DROP, number, 0, 0, 0) == 0:
             continue
         if ctypes.get_errno() == errno.EINVAL:
             break  # beyond the last that this kernel knows
         raise _error("prctl")
     _prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
-    low, high = permitted & 0xFFFFFFFF, permitted >> 32
     header = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION, 0)
-    data = (ctypes.c_uint32 * 6)(low, low, low, high, high, high)
+    sets = (keep.permitted, keep.permitted, keep.inheritable)
+    data = (ctypes.c_uint32 * 6)(*(number & 0xFFFFFFFF for number in sets), *(number >> 32 for number in sets))
     if _libc.capset(header, data) != 0:
         raise _error("capset")
     for number in range(LAST_CAPABILITY + 1):
-        if permitted >> number & 1:
+        if keep.ambient >> number & 1:
             _prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, number)
     _prctl(PR_SET_NO_NEW_PRIVS, 1)
 

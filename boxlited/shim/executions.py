@@ -23,10 +23,11 @@ from boxlited.shim.loop import Loop, Timer
 from boxlited.shim.ring import Ring
 from boxlited.shim.stdin import Stdin
 
-RING_BYTES = 1 << 20
+RING_BYTES = 1 << 20  # of what was not delivered
 READ_BYTES = 256 * 1024
 PIPE_BYTES = 1 << 20
-KEPT_BYTES = 64 * 1024  # of an ended execution's delivered output
+TERMINAL_BYTES = 128 * 1024  # more than a terminal holds
+KEPT_BYTES = 2 * READ_BYTES  # of what was delivered, in whole pieces: more than a local socket holds unread
 HOLD_SECONDS = 10.0  # how long output waits for somebody to attach, before the oldest is forgotten
 VEOF = b"\x04"
 IN_GROUP = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM})
@@ -40,7 +41,7 @@ class Execution:
     def __init__(self, execution_id: str, command: Command, loop: Loop) -> None:
         self.id = execution_id
         self.command = command
-        self.ring = Ring(RING_BYTES)
+        self.ring = Ring(RING_BYTES + KEPT_BYTES, KEPT_BYTES)
         self.started_at = time.time()
         self.pid = 0
         self.exit_code: int | None = None
@@ -55,6 +56,7 @@ class Execution:
         self._pidfd = -1
         self._outputs: dict[int, int] = {}  # descriptor -> channel
         self._paused: set[int] = set()
+        self._left: dict[int, int] = {}  # of an ended command: how much may still be its own
         self._terminal = -1
         self._hold: Timer | None = None
         self._limit: Timer | None = None
@@ -126,7 +128,10 @@ class Execution:
     # -- output
 
     def _on_output(self, fd: int, _events: int) -> None:
-        self._pump(fd)
+        if self.exit_code is None:
+            self._pump(fd)
+        else:
+            self._drain(fd)
 
     def _pump(self, fd: int) -> None:
         """Move output to the ring: as much as it takes, so that a chatty command waits for its reader."""
@@ -134,7 +139,7 @@ class Execution:
             return
         if self._forgets():
             self.ring.make_room(READ_BYTES)
-        room = min(self.ring.room(), READ_BYTES)
+        room = min(self.ring.room(), READ_BYTES, self._left.get(fd, READ_BYTES))
         if room == 0:
             self._loop.forget(fd)
             self._paused.add(fd)
@@ -149,9 +154,17 @@ class Execution:
             data = b""
         if data:
             self.ring.append(self._outputs[fd], data)
+            self._count(fd, len(data))
         else:
             self._close_output(fd)
         self._tell()
+
+    def _count(self, fd: int, taken: int) -> None:
+        """Behind a command's end, no more is its own than its pipe held: another may write to it for ever."""
+        if fd in self._left:
+            self._left[fd] -= taken
+            if self._left[fd] <= 0:
+                self._close_output(fd)
 
     def resume(self) -> None:
         """There is room again, or nobody came for it: take what waits."""
@@ -159,7 +172,7 @@ class Execution:
             fd = self._paused.pop()
             self._loop.watch(fd, select.POLLIN, partial(self._on_output, fd))
             if self.exit_code is not None:
-                self._pump(fd)
+                self._drain(fd)
 
     def _forgets(self) -> bool:
         """Whether the oldest output may go: nobody is attached, and nobody was for a while."""
@@ -168,10 +181,18 @@ class Execution:
     def _close_output(self, fd: int) -> None:
         self._loop.forget(fd)
         self._paused.discard(fd)
+        self._left.pop(fd, None)
         del self._outputs[fd]
         os.close(fd)
         if fd == self._terminal:
             self._terminal = -1
+        self._settle()
+
+    def _settle(self) -> None:
+        """Once all is in the ring, nothing waits any more, and little of what was delivered is kept."""
+        if self.is_drained:
+            self._cancel_hold()
+            self.ring.shrink(KEPT_BYTES)
 
     @property
     def is_drained(self) -> bool:
@@ -194,8 +215,7 @@ class Execution:
 
     def acknowledge(self, position: int) -> None:
         self.ring.acknowledge(position)
-        if self.is_drained:
-            self.ring.shrink(KEPT_BYTES)
+        self._settle()
         self.resume()
 
     def _stop_holding(self) -> None:
@@ -255,11 +275,13 @@ class Execution:
     def _on_end(self, _events: int) -> None:
         if self.status == "timed_out" or self._killed:
             self._kill_group()  # what it forked at the last moment; its number is its own until it is reaped
-        self._loop.forget(self._pidfd)
         try:
-            _, raw = os.waitpid(self.pid, 0)
+            found, raw = os.waitpid(self.pid, os.WNOHANG)
         except ChildProcessError:
-            raw = signal.SIGKILL
+            found, raw = self.pid, int(signal.SIGKILL)
+        if found == 0:
+            return
+        self._loop.forget(self._pidfd)
         os.close(self._pidfd)
         self._duration = time.monotonic() - self._began
         if os.WIFSIGNALED(raw):
@@ -279,8 +301,10 @@ class Execution:
         if self.stdin is not None:
             self.stdin.close()
         for fd in list(self._outputs):
+            self._left[fd] = _capacity(fd)
             if fd not in self._paused:
                 self._drain(fd)
+        self._settle()
         self._tell()
 
     def _drain(self, fd: int) -> None:
@@ -306,6 +330,9 @@ class Execution:
 
 
 def set_size(terminal: int, cols: int, rows: int) -> None:
+    """Raises ValueError for a size that no terminal has."""
+    if not (0 < cols < 1 << 16 and 0 < rows < 1 << 16):
+        raise ValueError(f"{cols} x {rows}")
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("4H", rows, cols, 0, 0))
 
 
@@ -315,6 +342,14 @@ def _enlarge(pipe: int) -> None:
         fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
     except OSError:
         pass
+
+
+def _capacity(fd: int) -> int:
+    """The most that can lie in a pipe or a terminal unread."""
+    try:
+        return fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ)
+    except OSError:
+        return TERMINAL_BYTES
 
 
 def _signal_name(number: int) -> str:

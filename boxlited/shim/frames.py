@@ -11,7 +11,7 @@ from enum import IntEnum
 
 MAX_PAYLOAD = 1 << 20
 HEADER = struct.Struct(">BI")
-OFFSET = struct.Struct(">Q")  # the payload of ACK: payload bytes of both channels that were delivered
+OFFSET = struct.Struct(">Q")  # the payload of ACK, a count from the beginning
 
 
 class Kind(IntEnum):
@@ -27,7 +27,7 @@ class Kind(IntEnum):
     STDIN_EOF = 8
     RESIZE = 9  # JSON
     SIGNAL = 10  # JSON
-    ACK = 11
+    ACK = 11  # to the shim: payload bytes of both channels that were delivered; from it: of STDIN that were taken
     DATA = 12  # a piece of an archive
     END = 13  # the end of an archive
 

@@ -67,9 +67,10 @@ def _execute(command: Command) -> None:
     directories = [""] if "/" in name else command.env.get("PATH", os.defpath).split(":")
     reason = errno.ENOENT
     for directory in directories:
+        path = f"{directory}/{name}" if directory else name
         try:
-            os.execve(f"{directory}/{name}" if directory else name, command.argv, command.env)
+            os.execve(path, command.argv, command.env)
         except OSError as error:
-            if error.errno not in (errno.ENOENT, errno.ENOTDIR):
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR) and os.path.lexists(path):  # not: a closed directory
                 reason = error.errno or errno.EIO
     raise EngineError("config", f"command {name!r} cannot be executed in the box: {os.strerror(reason)}")

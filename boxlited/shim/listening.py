@@ -7,7 +7,7 @@ import _socket  # the plain type: that of `socket` makes an enum of every number
 import errno
 import os
 
-BACKLOG = 64
+BACKLOG = 512
 
 
 def listen(path: str) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 Handler = Callable[[int], None]
 MAX_SLEEP_SECONDS = 3600.0
+MANY_TIMERS = 256
 
 
 class Timer:
@@ -26,12 +27,13 @@ class Timer:
 class Loop:
     """`run` until `stop`. A handler gets the events of its descriptor; it may forget any descriptor."""
 
-    __slots__ = ("_handlers", "_poll", "_stopped", "_timers")
+    __slots__ = ("_handlers", "_many", "_poll", "_stopped", "_timers")
 
     def __init__(self) -> None:
         self._poll = select.poll()
         self._handlers: dict[int, Handler] = {}
         self._timers: list[Timer] = []
+        self._many = MANY_TIMERS
         self._stopped = False
 
     def watch(self, fd: int, events: int, handler: Handler) -> None:
@@ -50,19 +52,31 @@ class Loop:
     def after(self, seconds: float, call: Callable[[], None]) -> Timer:
         timer = Timer(time.monotonic() + seconds, call)
         heapq.heappush(self._timers, timer)
+        if len(self._timers) > self._many:
+            self._drop_cancelled()
         return timer
+
+    def _drop_cancelled(self) -> None:
+        """Cancelled long before its time, a timer would stay until then."""
+        self._timers = [timer for timer in self._timers if timer.call is not None]
+        heapq.heapify(self._timers)
+        self._many = max(MANY_TIMERS, 2 * len(self._timers))
 
     def stop(self) -> None:
         self._stopped = True
 
     def run(self) -> None:
         while not self._stopped:
-            for fd, events in self._poll.poll(self._milliseconds() if self._timers else None):
-                handler = self._handlers.get(fd)
-                if handler is not None:
-                    handler(events)
+            self._turn()
             if self._timers:
                 self._ring()
+
+    def _turn(self) -> None:
+        found = self._poll.poll(self._milliseconds() if self._timers else None)
+        ready = [(fd, events, self._handlers.get(fd)) for fd, events in found]
+        for fd, events, handler in ready:  # a handler before may have closed this one, and opened its number anew
+            if handler is not None and self._handlers.get(fd) is handler:
+                handler(events)
 
     def _milliseconds(self) -> float | None:
         while self._timers and self._timers[0].call is None:

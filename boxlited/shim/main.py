@@ -69,7 +69,9 @@ def _live(spec: dict, signals: int, record: Callable[[ExitInfo], None]) -> int: 
     log = spec["log"]
     console = Console(spec["paths"]["console_log"], log["max_bytes"], log["keep"])
     hit("shim.before_workload")
-    workload = Workload.start(engine_of(spec), spec)
+    engine = engine_of(spec)
+    engine.confine(spec)
+    workload = Workload.start(engine, spec)
     hit("shim.after_workload")
     if not workload.exec_seen:
         _check_failed_start(spec, workload, console)

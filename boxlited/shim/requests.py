@@ -6,6 +6,7 @@ Nothing here trusts that a request is well formed. Standard library only.
 
 import gc
 import json
+import math
 import re
 from collections.abc import Callable
 from typing import Any
@@ -18,7 +19,7 @@ from boxlited.shim.files import serve_files
 from boxlited.shim.frames import Kind
 from boxlited.shim.guest import Command
 from boxlited.shim.loop import Loop
-from boxlited.shim.streams import Stream
+from boxlited.shim.streams import Stream, as_size
 from boxlited.shim.users import check_user
 from boxlited.shim.workload import Workload
 
@@ -72,7 +73,7 @@ class Requests:
             return self._operations[request["op"]](connection, request)
         except EngineError as error:
             return _refusal(error)
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             return {"ok": False, "kind": "internal", "message": f"the shim does not understand the request: {error!r}"}
         except OSError as error:
             return {"ok": False, "kind": "resource_exhausted", "message": f"the shim could not do it: {error.strerror}"}
@@ -118,14 +119,16 @@ class Requests:
         if tty:
             env.setdefault("TERM", "xterm")
         timeout = request.get("timeout_seconds")
+        if timeout is not None and not (math.isfinite(float(timeout)) and float(timeout) > 0):
+            raise ValueError("timeout_seconds")
         return Command(
             argv=[str(request["command"]), *map(str, request.get("args") or ())],
             env={**env, **{str(key): str(value) for key, value in (request.get("env") or {}).items()}},
             directory=str(request.get("working_dir") or engine.directory(self._spec)),
             tty=tty,
-            cols=_size(request.get("cols"), 80),
-            rows=_size(request.get("rows"), 24),
-            timeout_seconds=None if timeout is None else float(timeout),
+            cols=as_size(request.get("cols"), 80),
+            rows=as_size(request.get("rows"), 24),
+            timeout_seconds=None if timeout is None else _seconds(timeout),
         )
 
     def _list(self, _connection: Connection, _request: Json) -> Json:
@@ -142,7 +145,7 @@ class Requests:
 
     def _resize(self, _connection: Connection, request: Json) -> Json:
         execution = self._known(request)
-        execution.resize(_size(request["cols"], 80), _size(request["rows"], 24))
+        execution.resize(as_size(request["cols"]), as_size(request["rows"]))
         return {"ok": True}
 
     def _delete(self, _connection: Connection, request: Json) -> Json:
@@ -164,7 +167,10 @@ class Requests:
             stream.close()
 
         connection.closed = closed
-        _say(connection, {"ok": True, "execution": execution.view(), "position": stream.position})
+        _say(
+            connection,
+            {"ok": True, "execution": execution.view(), "position": stream.position, "queued": stream.queued},
+        )
         stream.begin()
 
     def _files(self, connection: Connection, request: Json) -> None:
@@ -188,8 +194,12 @@ class Requests:
             del self._executions[execution_id]
 
 
-def _size(value: Any, default: int) -> int:
-    return min(65535, max(1, int(value))) if value is not None else default
+def _seconds(value: Any) -> float:
+    """JSON as Python reads it has a NaN: in a row of timers it would never be due, and let none sleep."""
+    seconds = float(value)
+    if not seconds > 0:
+        raise ValueError("seconds")
+    return seconds
 
 
 def _refusal(error: EngineError) -> Json:

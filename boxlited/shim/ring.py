@@ -1,7 +1,8 @@
 """The output of one execution: the newest bytes, bounded, for whoever attaches now or again.
 
 Positions count payload bytes of both channels from the beginning. `acked` says up to where the
-output was delivered: what lies before it may be forgotten without loss. Pure. Standard library only.
+output was delivered: what lies before it may be forgotten without loss, but for a part that is kept for
+a client whose connection broke behind the delivery. Pure. Standard library only.
 """
 
 from collections import deque
@@ -11,10 +12,12 @@ CHUNK_COST = 128  # what a chunk costs beside its bytes: many tiny ones must not
 
 
 class Ring:
-    __slots__ = ("_chunks", "_limit", "_weight", "acked", "end", "lost", "start")
+    __slots__ = ("_chunks", "_limit", "_undelivered", "_weight", "acked", "end", "lost", "start")
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, kept: int = 0) -> None:
+        """`kept`, a part of `limit`, is for what was delivered: the rest takes what was not."""
         self._limit = limit
+        self._undelivered = limit - kept
         self._chunks: deque[tuple[int, bytearray]] = deque()
         self._weight = 0
         self.start = 0  # of what is kept
@@ -24,7 +27,7 @@ class Ring:
 
     def room(self) -> int:
         """How many bytes can be taken without forgetting what was not delivered."""
-        return max(0, self._limit - self._owed() - CHUNK_COST)
+        return max(0, self._undelivered - self._owed() - CHUNK_COST)
 
     def make_room(self, wanted: int) -> None:
         """Forget the oldest, delivered or not, until so much fits in."""

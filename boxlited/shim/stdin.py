@@ -25,16 +25,26 @@ class Stdin:
         self._queued = 0
         self._ending = False
         self._waiting = False
-        self.drained: Callable[[], None] | None = None  # called once there is room again
+        self._mid_line = False
+        self.received = 0  # bytes, from the beginning
+        self.drained: Callable[[], None] | None = None  # called whenever some of it was taken
 
     @property
     def is_full(self) -> bool:
         return self._queued > MAX_QUEUED
 
+    @property
+    def taken(self) -> int:
+        """Of `received`: what the command took, or never will."""
+        return self.received - self._queued
+
     def write(self, data: bytes) -> None:
         """What comes after its end, or after the command's, is dropped."""
+        self.received += len(data)
         if self._fd < 0 or self._ending or not data:
+            self._say_drained()
             return
+        self._mid_line = data[-1:] != b"\n"
         self._queue.append(memoryview(data))
         self._queued += len(data)
         self._flush()
@@ -43,11 +53,13 @@ class Stdin:
         if self._ending or self._fd < 0:
             return
         if self._eof is not None:
-            self._queue.append(memoryview(self._eof))
-            self._queued += len(self._eof)
+            said = self._eof * 2 if self._mid_line else self._eof  # the first one only ends the line
+            self.write(said)
+            self.received -= len(said)
+            self._mid_line = False
         else:
             self._ending = True
-        self._flush()
+            self._flush()
 
     def close(self) -> None:
         """Nobody reads any more."""
@@ -87,5 +99,5 @@ class Stdin:
         self._waiting = wanted
 
     def _say_drained(self) -> None:
-        if not self.is_full and self.drained is not None:
+        if self.drained is not None:
             self.drained()

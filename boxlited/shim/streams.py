@@ -1,10 +1,12 @@
 """One client attached to one execution: output to it as fast as it takes it, input from it.
 
-Bounded: no more than a window is on its way unacknowledged, and input that the command does not take
-keeps the client waiting. Standard library only.
+Bounded: no more than a window is on its way unacknowledged, in either direction. The daemon sends input
+only as far as it was told of what the command took; one that sends more is not read, acknowledgements
+and all, so it may wait for ever. Standard library only.
 """
 
 import json
+from typing import Any
 
 from boxlited.shim.control import Connection
 from boxlited.shim.engines.base import EngineError
@@ -13,6 +15,8 @@ from boxlited.shim.frames import OFFSET, Kind
 
 SEND_BYTES = 256 * 1024
 WINDOW_BYTES = 1 << 20
+STDIN_WINDOW_BYTES = 256 * 1024
+STDIN_STEP_BYTES = STDIN_WINDOW_BYTES // 4
 
 
 class Stream:
@@ -28,12 +32,19 @@ class Stream:
             ring.lost = 0
         self._acked = self.position
         self._ended = False
+        self._first = self._told = 0 if execution.stdin is None else execution.stdin.taken
+
+    @property
+    def queued(self) -> int:
+        """Input of a client before this one that the command did not take yet."""
+        stdin = self._execution.stdin
+        return 0 if stdin is None else stdin.received - stdin.taken
 
     def begin(self) -> None:
         self._execution.attach(self._push)
         self._connection.pull = self._push
         if self._execution.stdin is not None:
-            self._execution.stdin.drained = self._connection.unpause
+            self._execution.stdin.drained = self._on_drained
         if self._missing > 0:
             self._connection.send_frame(
                 Kind.NOTICE, f"{self._missing} bytes of output were lost: nobody took them in time".encode()
@@ -53,13 +64,24 @@ class Stream:
             self._ended = True
             self._connection.send_frame(Kind.EXIT, json.dumps(self._execution.view()).encode())
 
+    def _on_drained(self) -> None:
+        """The command took input: the client may send as much again."""
+        stdin = self._execution.stdin
+        if stdin is None:
+            return
+        if stdin.taken - self._told >= STDIN_STEP_BYTES:
+            self._told = stdin.taken
+            self._connection.send_frame(Kind.ACK, OFFSET.pack(self._told - self._first))
+        if not stdin.is_full:
+            self._connection.unpause()
+
     def hear(self, kind: int, payload: bytes) -> None:
         """A frame of the client. Raises nothing: what makes no sense ends the connection."""
         try:
             self._hear(kind, payload)
         except EngineError as error:
             self._connection.send_frame(Kind.NOTICE, str(error).encode())
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError, OSError):
             self._connection.close()
 
     def _hear(self, kind: int, payload: bytes) -> None:
@@ -77,7 +99,7 @@ class Stream:
                 execution.stdin.end()
             case Kind.RESIZE:
                 size = json.loads(payload)
-                execution.resize(int(size["cols"]), int(size["rows"]))
+                execution.resize(as_size(size["cols"]), as_size(size["rows"]))
             case Kind.SIGNAL:
                 execution.signal(int(json.loads(payload)["signal"]))
             case _:
@@ -88,3 +110,8 @@ class Stream:
         if self._execution.stdin is not None:
             self._execution.stdin.drained = None
         self._execution.detach()
+
+
+def as_size(value: Any, default: int = 1) -> int:
+    """Columns or rows as a terminal can have them. Raises ValueError, TypeError, OverflowError."""
+    return min(65535, max(1, int(value))) if value is not None else default

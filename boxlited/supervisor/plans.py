@@ -64,6 +64,7 @@ class Observation:
     ran_seconds: float | None = None
     evidence_pending: bool = False  # the death is fresh: its exit file may still arrive
     unknown_passes: int = 0
+    unproven: bool = False  # the shim lives and could not show that it knows its run's key
 
     @property
     def alive(self) -> bool:

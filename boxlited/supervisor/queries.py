@@ -88,6 +88,8 @@ class Queries:
             "restarts_total": counters["policy_restarts"],
             "reconcile_passes_total": counters["reconcile_passes"],
             "spawner_restarts_total": self._spawner.restarts,
+            "total_commands_executed": counters["commands_executed"],
+            "total_exec_errors": counters["exec_errors"],
             "boxes_running": by_status[BoxStatus.RUNNING.value],
             "boxes_by_status": by_status,
             "events_last_seq": self.last_event_seq,

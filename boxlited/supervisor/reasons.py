@@ -20,7 +20,7 @@ class Reasons:
 
     def report(self, box: Box, sight: Sight, cause: StopCause | None) -> CrashReport:
         """The report of an end that was just observed."""
-        report = self._build(box, sight.exit_info, sight, oom=cause is StopCause.OOM)
+        report = self._build(box, sight.own_exit, sight, oom=cause is StopCause.OOM)
         if sight.exit_problem is None:
             return report
         return CrashReport(
@@ -32,6 +32,8 @@ class Reasons:
     def active(self, box: Box) -> CrashReport | None:
         """The report of the active slot; None when there is nothing to report."""
         info = self._read(self._home.box(box.box_id), previous=False)
+        if info is not None and info.run_id is not None and box.run_id not in (None, info.run_id):
+            info = None  # another run's, on its way to be stashed
         if info is None and box.failure_reason is None:
             return None
         report = self._build(box, info, None, oom=box.stop_cause is StopCause.OOM)

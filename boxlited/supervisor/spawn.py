@@ -25,6 +25,7 @@ import trio
 
 from boxlited.errors import BoxlitedError, EngineUnavailable, ResourceExhausted, StorageError
 from boxlited.supervisor.kernel import ExitStatus
+from boxlited.supervisor.program import environment, unchangeable
 
 MAX_MESSAGE_BYTES = 65536
 SPAWN_DEADLINE_SECONDS = 20.0
@@ -124,12 +125,15 @@ class Spawner:
         with theirs, ExitStack() as unused:
             unused.enter_context(ours)
             argv = [sys.executable, "-P", "-m", "boxlited.supervisor.spawner"]
-            self._process = subprocess.Popen(
-                [*argv, str(theirs.fileno()), str(self._lock_fd)],
-                pass_fds=(theirs.fileno(), self._lock_fd),
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,
-            )
+            with unchangeable(sys.executable) as program:
+                self._process = subprocess.Popen(
+                    [*argv, str(theirs.fileno()), str(self._lock_fd)],
+                    executable=program,
+                    env=environment(),
+                    pass_fds=(theirs.fileno(), self._lock_fd),
+                    stdin=subprocess.DEVNULL,
+                    start_new_session=True,
+                )
             unused.pop_all()
         ours.setblocking(False)
         self._socket = trio.socket.from_stdlib_socket(ours)

@@ -83,7 +83,7 @@ class Supervisor(Queries, Executing):
         self._spawner = Spawner(lock_fd, self._on_exited)
         self._observer = Observer(kernel, home, cgroups, lambda: self._spawner.pid)
         self._ledger = Ledger(store, self._release)
-        self._executions = Executions(kernel, home, self._ledger, control_key, self.attach, self.start)
+        self._executions = Executions(kernel, home, self._ledger, control_key, self.attach, self.start, self._look)
         limits = {"max_bytes": config.files.max_bytes, "max_entries": config.files.max_entries}
         self._transfers = Transfers(self._executions, limits)
         self._engines = Engines(config, cgroups, home, self._executions.run_key)
@@ -163,18 +163,21 @@ class Supervisor(Queries, Executing):
     async def stop_all(self, grace_seconds: float, cause: StopCause = StopCause.DRAINED) -> None:
         """Stop every running box, ten at a time; failures are logged and do not end it."""
         limiter = trio.CapacityLimiter(10)
+        boxes = [box for box in self._store.boxes.values() if box.status not in (*ENDED, BoxStatus.CONFIGURED)]
+        live_on = []
 
         async def stop_one(box: Box) -> None:
             async with limiter:
                 try:
                     await self._transition(box.box_id, Request.STOP, Options(grace_seconds, cause))
                 except BoxlitedError as error:
+                    live_on.append(box.box_id)
                     log.error("box could not be drained", box_id=box.box_id, error=error.message)
 
         async with trio.open_nursery() as nursery:
-            for box in list(self._store.boxes.values()):
-                if box.status not in ENDED and box.status is not BoxStatus.CONFIGURED:
-                    nursery.start_soon(stop_one, box)
+            for box in boxes:
+                nursery.start_soon(stop_one, box)
+        log.info("boxes were drained", drained=len(boxes) - len(live_on), live_on=live_on)
 
     # -- commands -----------------------------------------------------------------------
 
@@ -325,6 +328,9 @@ class Supervisor(Queries, Executing):
         if not outcome:
             raise Internal("the daemon is shutting down; the command was not finished")
         return outcome[0]
+
+    async def _look(self, box_id: BoxID) -> None:
+        await self._settle_quietly(box_id, Request.RECONCILE, Options(self._grace))
 
     def _release(self, handle: PidfdHandle) -> None:
         self._watcher.discard(handle.pidfd)

@@ -185,7 +185,7 @@ class Daemon:
         left = self.own_processes()
         for pid in left:
             with suppress(OSError):
-                if not shims and Path(f"/proc/{pid}/comm").read_text() == "bwrap\n":
+                if not shims and Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0].endswith(b"/bwrap"):
                     kill_pid(pid)
         return not shims and not left
 

@@ -24,6 +24,7 @@ from boxlited.homelock import acquire
 from boxlited.model import BoxID, BoxStatus, IdentityKind
 from boxlited.store.store import Store
 from boxlited.supervisor.cgroup import Cgroups
+from boxlited.supervisor.controlkey import load_or_make
 from boxlited.supervisor.kernel import Kernel
 from boxlited.supervisor.layout import HomeLayout
 from boxlited.supervisor.supervisor import Supervisor
@@ -62,7 +63,8 @@ async def succeed(
     lock_fd = acquire(home.lock_file, kernel)
     store = Store.at(home.database)
     settings = msgspec.convert({"home": str(daemon.home), "socket": str(daemon.socket), **(config or {})}, Config)
-    supervisor = Supervisor(settings, kernel, home, store, Cgroups.detect(home=home.home), lock_fd, {}, bytes(32))
+    cgroups, key = Cgroups.detect(home=home.home), load_or_make(home.control_key)
+    supervisor = Supervisor(settings, kernel, home, store, cgroups, lock_fd, {}, key)
     supervisor.launch_spawner()
     try:
         async with trio.open_nursery() as nursery:

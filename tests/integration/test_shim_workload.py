@@ -1,12 +1,14 @@
-"""How the shim finds its workload from what bubblewrap reports, also when the life was very short."""
+"""How the shim finds its workload from what bubblewrap reports, and its end where the kernel does not tell it."""
 
 from __future__ import annotations
 
+import errno
 import os
 
 import pytest
 
 from boxlited.shim.workload import Workload
+from tests.integration.daemon_harness import Daemon
 
 
 def ended_child() -> int:
@@ -44,3 +46,24 @@ def test_a_life_that_nobody_saw_is_known_by_its_report(reported: list[str], ran:
     finally:
         for fd in (info, output, workload_end):
             os.close(fd)
+
+
+@pytest.mark.parametrize("engine", ["sandbox", "process"])
+def test_ends_are_told_right_where_the_kernel_does_not_say_how_a_process_ended(engine: str) -> None:
+    """Before Linux 6.15 all that is known is what bubblewrap makes of it; stock Debian 12 has 6.1."""
+    with Daemon("[engines]\nenabled = ['sandbox', 'process']\n") as daemon:
+        daemon.start({"BOXLITED_FAILPOINTS": f"shim.exit_info=error:{errno.ENOTTY}"})
+        ends = {}
+        for script in ("exit 0", "exit 3", "kill -TERM $$", "kill -KILL $$"):
+            box = daemon.run(["/bin/sh", "-c", f"sleep 0.2; {script}"], engine=engine)
+            row = daemon.wait_status(box["box_id"], "stopped", "failed")
+            ends[script] = (row["stop_cause"], row["exit_code"])
+        stopped = daemon.run(engine=engine)
+        row = dict(daemon.client.stop(stopped["box_id"], timeout_seconds=5))
+    assert ends == {
+        "exit 0": ("exited", 0),
+        "exit 3": ("exited", 3),
+        "kill -TERM $$": ("crashed", 143),
+        "kill -KILL $$": ("crashed", 137),
+    }
+    assert (row["status"], row["stop_cause"], row["exit_code"]) == ("stopped", "user", 143)

@@ -23,14 +23,14 @@ ON = {
     "NotifyAccess": "main",
     "Restart": "always",
     "KillMode": "process",
-    "Delegate": "yes",
     "UMask": "0077",
-    "RuntimeDirectoryPreserve": "restart",
+    "RuntimeDirectoryPreserve": "yes",
     "OOMPolicy": "continue",
     "LockPersonality": "yes",
     "RestrictRealtime": "yes",
     "SystemCallArchitectures": "native",
 }
+BOXES_ON = {"Type": "exec", "KillMode": "process", "Delegate": "yes", "OOMPolicy": "continue", "TasksMax": "infinity"}
 OFF = (
     "RestrictNamespaces",
     "PrivateTmp",
@@ -54,7 +54,9 @@ FILES = sorted(str(path) for path in UNITS.iterdir() if path.suffix in (".servic
 
 @needs_systemd
 def test_systemd_analyze_verify_prints_nothing() -> None:
-    assert [Path(path).name for path in FILES] == ["boxlited-ro.socket", "boxlited.service", "boxlited.socket"]
+    assert [Path(path).name for path in FILES] == [
+        "boxlited-boxes.service", "boxlited-ro.socket", "boxlited.service", "boxlited.socket",
+    ]  # fmt: skip
     done = subprocess.run(
         ["systemd-analyze", "verify", *FILES], capture_output=True, text=True, timeout=60, check=False
     )
@@ -64,7 +66,7 @@ def test_systemd_analyze_verify_prints_nothing() -> None:
 @needs_systemd
 def test_the_unit_of_a_user_without_capabilities_is_sound_and_less_exposed(tmp_path: Path) -> None:
     copies = [shutil.copy(path, tmp_path) for path in FILES]
-    service = next(path for path in copies if path.endswith(".service"))
+    service = next(path for path in copies if path.endswith("/boxlited.service"))
     dropin = Path(f"{service}.d")
     dropin.mkdir()
     shutil.copy(UNITS / "boxlited-unprivileged.conf", dropin / "unprivileged.conf")
@@ -80,7 +82,7 @@ def test_the_unit_of_a_user_without_capabilities_is_sound_and_less_exposed(tmp_p
 @needs_systemd
 def test_a_wrong_directive_would_be_seen(tmp_path: Path) -> None:
     copies = [shutil.copy(path, tmp_path) for path in FILES]
-    service = Path(next(path for path in copies if path.endswith(".service")))
+    service = Path(next(path for path in copies if path.endswith("/boxlited.service")))
     service.write_text(service.read_text().replace("KillMode=process", "KillMode=proces"))
     done = subprocess.run(
         ["systemd-analyze", "verify", str(service)], capture_output=True, text=True, timeout=60, check=False
@@ -90,7 +92,7 @@ def test_a_wrong_directive_would_be_seen(tmp_path: Path) -> None:
 
 @needs_systemd
 def test_exposure_stays_within_what_sandboxes_need() -> None:
-    service = next(path for path in FILES if path.endswith(".service"))
+    service = next(path for path in FILES if path.endswith("/boxlited.service"))
     done = subprocess.run(
         ["systemd-analyze", "security", "--offline=yes", service],
         capture_output=True,
@@ -122,6 +124,19 @@ def test_directives_that_must_be_on() -> None:
     unit = directives("boxlited.service")
     assert {key: unit.get(key) for key in ON} == ON
     assert "WatchdogSec" in unit
+    assert "Delegate" not in unit, "boxes below the daemon's own group would keep the next daemon out of it"
+    boxes = directives("boxlited-boxes.service")
+    assert {key: boxes.get(key) for key in BOXES_ON} == BOXES_ON
+    assert "boxlited-boxes.service" in unit["Wants"]
+    assert "boxlited-boxes.service" in unit["After"]
+
+
+def test_unit_of_an_ordinary_user_keeps_the_same_promises() -> None:
+    unit = directives("user/boxlited.service")
+    same = ("Type", "Restart", "KillMode", "WatchdogSec", "OOMPolicy", "UMask", "ExecStart")
+    system = directives("boxlited.service")
+    assert {key: unit.get(key) for key in same} == {key: system[key] for key in same}
+    assert (unit["Wants"], unit["After"]) == ("boxlited-boxes.service",) * 2
 
 
 @pytest.mark.parametrize("name", OFF)

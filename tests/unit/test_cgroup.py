@@ -134,6 +134,37 @@ def test_a_daemon_that_starts_in_the_leaf_of_an_earlier_one_uses_its_parent(tree
     assert not (base / "daemon" / "daemon").exists()
 
 
+def test_boxes_of_a_service_belong_to_the_unit_beside_it(tree: Tree) -> None:
+    own = tree.v2("/system.slice/boxlited.service")
+    boxes = tree.v2("/system.slice/boxlited-boxes.service")
+    tree.lines[1:] = []
+    (boxes / "cgroup.procs").write_text("4242\n")
+    cgroups = tree.detect()
+    assert cgroups.supports == {"cpus", "memory", "pids"}
+    assert (boxes / "holder" / "cgroup.procs").read_text() == "4242"
+    assert Path(prepare(cgroups, **LIMITS).join[0]).parent == parent_of(boxes)
+    assert (own / "cgroup.subtree_control").read_text() == "", "or the next daemon could not be put there"
+    assert not (own / "daemon").exists()
+    assert not (boxes / "daemon").exists()
+
+
+def test_service_without_a_unit_for_its_boxes_can_be_started_again_and_says_what_it_lacks(tree: Tree) -> None:
+    own = tree.v2("/system.slice/boxlited.service")
+    cgroups = tree.detect()
+    assert (own / "cgroup.subtree_control").read_text() == ""
+    setup = prepare(cgroups, **LIMITS)
+    assert setup.join == (str(parent_of(own) / "box"),)
+    assert len(setup.not_applied) == 3
+
+
+def test_service_whose_daemon_is_put_into_a_leaf_uses_the_unit_itself(tree: Tree) -> None:
+    """DelegateSubgroup=daemon, from systemd 254 on."""
+    own = tree.v2("/system.slice/boxlited.service")
+    tree.lines[:] = ["0::/system.slice/boxlited.service/daemon"]
+    assert tree.detect().supports == {"cpus", "memory", "pids"}
+    assert (own / "cgroup.subtree_control").read_text() == "+cpu +memory +pids"
+
+
 def test_two_homes_do_not_share(tree: Tree) -> None:
     base = tree.v2()
     tree.detect()

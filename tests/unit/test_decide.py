@@ -154,6 +154,18 @@ CRASH = Observation(ABSENT, exit=ExitSeen.CRASH, exit_signal="SIGABRT", pid_file
         (box(), Observation(ABSENT, shim_signal="SIGKILL"), BoxStatus.FAILED, StopCause.SHIM_KILLED),
         (box(), Observation(ABSENT, oom=True, shim_signal="SIGKILL"), BoxStatus.FAILED, StopCause.OOM),
         (box(), Observation(ABSENT, boot_changed=True), BoxStatus.STOPPED, StopCause.HOST_REBOOTED),
+        (
+            box(),
+            Observation(ABSENT, boot_changed=True, exit=ExitSeen.CRASH, exit_signal="SIGTERM"),
+            BoxStatus.STOPPED,
+            StopCause.HOST_REBOOTED,
+        ),
+        (
+            box(),
+            Observation(ABSENT, boot_changed=True, exit=ExitSeen.CRASH, exit_signal="SIGABRT"),
+            BoxStatus.FAILED,
+            StopCause.CRASHED,
+        ),
         (box(), Observation(ABSENT, exit=ExitSeen.UNREADABLE), BoxStatus.FAILED, StopCause.CRASHED),
         (box(), Observation(ABSENT, directory=False), BoxStatus.FAILED, StopCause.DIRECTORY_MISSING),
         (

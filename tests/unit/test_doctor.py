@@ -52,7 +52,7 @@ VERDICTS = [
     (checks.sandbox(BwrapFacts("/b", 1, "unshare: No space left on device"), False), FAIL, "max_user_names"),
     (checks.sandbox(BwrapFacts("/b", None, "it did not end in time"), False), FAIL, "in time"),
     (checks.cgroups(_cgroups(v2=True, v2_writable=True, v2_controllers=ALL)), OK, "v2"),
-    (checks.cgroups(_cgroups(v2=True, v2_controllers=ALL)), WARN, "Delegate=yes"),
+    (checks.cgroups(_cgroups(v2=True, v2_controllers=ALL)), WARN, "boxlited-boxes.service"),
     (checks.cgroups(_cgroups(v1_writable=ALL)), OK, "v1"),
     (checks.cgroups(_cgroups(v1_writable=frozenset({"pids"}))), WARN, "no limits of cpu, memory"),
     (checks.cgroups(_cgroups(v1_readonly=ALL)), WARN, "usable: none"),

@@ -62,7 +62,7 @@ def test_each_notification_is_one_datagram_of_assignments(manager: Manager) -> N
     to_manager = notifier(manager.address)
     to_manager.ready()
     to_manager.status("12 boxes")
-    to_manager.stopping()
+    to_manager.stopping("live on")
     assert manager.heard() == [
         f"READY=1\nMAINPID={os.getpid()}\nSTATUS=Serving boxes",
         "STATUS=12 boxes",
@@ -84,7 +84,7 @@ async def test_without_a_manager_nothing_is_done(environ: dict[str, str]) -> Non
     silent = Notifier.from_env(environ)
     with capture_logs() as logs:
         silent.ready()
-        silent.stopping()
+        silent.stopping("live on")
         with trio.fail_after(1):
             await watchdog(silent, lambda: pytest.fail("nobody asked"))
     assert logs == []

@@ -22,6 +22,9 @@ class Engine:
         """The argv and environment to execute. Raises EngineError."""
         raise EngineError("unsupported", f"engine {self.name} starts nothing")
 
+    def confine(self, spec: dict) -> None:  # type: ignore[type-arg]
+        """Give up for good, in the shim and all that it starts, what no box may do. Raises EngineError."""
+
     def environment(self, spec: dict) -> dict[str, str]:  # type: ignore[type-arg]
         """What every program of the box gets: the workload and the commands beside it."""
         raise EngineError("unsupported", f"engine {self.name} runs no commands")

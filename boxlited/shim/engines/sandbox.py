@@ -5,12 +5,14 @@ and /dev; no new privileges; no capabilities but those asked for. The root is th
 read-only with a private home, or a directory below a copy-on-write layer.
 
 Where the daemon is root, uid 0 of a box is the host's root without capabilities, and the kernel
-asks for no more than that uid to write a sysctl or a cgroup's limit. So /proc/sys is read-only,
-and no user namespace can be made inside, which would give the capability to mount a cgroup.
+asks for no more than that uid to write a sysctl or a cgroup's limit, or to read what of /proc is
+root's alone. So /proc/sys is read-only, the latter is covered, and no user namespace can be made
+inside, which would give the capability to mount a cgroup.
 """
 
 import os
 
+from boxlited.shim import seccomp
 from boxlited.shim.engines.base import Engine, EngineError, workload_argv
 from boxlited.shim.mountpoints import refuse_links
 from boxlited.shim.users import identity_arguments, resolve
@@ -19,6 +21,13 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 HOME = "/root"
 HOST_LINKS = ("bin", "sbin", "lib", "lib64", "lib32", "libx32")
 NETWORK_ETC = ("resolv.conf", "hosts")
+NAMES_OF_KEYS = "keys"  # of the whole host's user, whatever the namespace
+ROOTS_OWN = ("timer_list", "slabinfo", "kpagecount", "kpageflags", "kpagecgroup", "vmallocinfo", "pagetypeinfo")
+HIDDEN = tuple(
+    f"/proc/{name}"
+    for name in (NAMES_OF_KEYS, *(ROOTS_OWN if os.geteuid() == 0 else ()))
+    if os.path.exists(f"/proc/{name}")
+)
 
 
 class SandboxEngine(Engine):
@@ -37,12 +46,20 @@ class SandboxEngine(Engine):
         argv += _capabilities(spec["capabilities"])
         argv += _root(spec)
         argv += ["--proc", "/proc", "--ro-bind", "/proc/sys", "/proc/sys"]
+        for path in HIDDEN:
+            argv += ["--ro-bind", "/dev/null", path]
         argv += ["--dev", "/dev", "--tmpfs", "/dev/shm", "--bind", spec["paths"]["tmp"], "/tmp"]
         for volume in spec["volumes"]:
             refuse_links(volume["guest_path"], _writable(spec))
             argv += _volume(volume)
         argv += ["--chdir", self.directory(spec)]
         return [*argv, "--", *workload_argv(spec)], self.environment(spec)
+
+    def confine(self, spec: dict) -> None:  # type: ignore[type-arg]
+        try:
+            seccomp.install(network=spec["network"])
+        except OSError as error:
+            raise EngineError("engine", f"the kernel takes no filter of system calls: {error.strerror}") from None
 
     def environment(self, spec: dict) -> dict[str, str]:  # type: ignore[type-arg]
         env = {"PATH": PATH, "HOME": HOME, "TERM": "xterm", "HOSTNAME": spec["hostname"], "LANG": "C.UTF-8"}
