@@ -35,7 +35,7 @@ POINTS: dict[str, tuple[str, ...]] = {
     ),
     "stop": (
         "stop.after_intent", "stop.after_signal", "apply.before_write", "apply.after_write", "apply.after_pid_file",
-        "shim.before_exit_file", "exit.before_rename", "shim.after_exit_file",
+        "shim.exit_info", "shim.before_exit_file", "exit.before_rename", "shim.after_exit_file",
     ),
     "kill": ("stop.after_intent", "stop.after_insist"),
     "remove": ("remove.after_intent", "remove.after_rename", "remove.after_delete"),
