@@ -133,9 +133,9 @@ class Guest:
         after = f"--after-cursor={shlex.quote(since)}" if since else ""
         return self.run(f"journalctl --no-pager -q -b -o short-monotonic -u {unit} {after}", check=False).out
 
-    def journal_cursor(self) -> str:
-        """That of the newest entry."""
-        shown = self.say("journalctl --sync; journalctl --no-pager -q -n 1 --show-cursor")
+    def journal_cursor(self, unit: str = "boxlited") -> str:
+        """That of the unit's newest entry: after one of another unit, journalctl leaves out the first of this."""
+        shown = self.say(f"journalctl --sync; journalctl --no-pager -q -b -u {unit} -n 1 --show-cursor")
         return shown.rpartition("-- cursor: ")[2].strip()
 
     # -- the API
