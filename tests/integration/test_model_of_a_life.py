@@ -24,14 +24,21 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from boxlited.client import Client
 from boxlited.errors import BoxlitedError, InvalidState
 from tests.integration.daemon_harness import Daemon, is_alive, kill_pid, until
 from tests.integration.test_lifecycle import workload_of
 
-EXAMPLES = int(os.environ.get("BOXLITED_MODEL_EXAMPLES", "4"))
+EXAMPLES = int(os.environ.get("BOXLITED_MODEL_EXAMPLES", "5"))
 STEPS = int(os.environ.get("BOXLITED_MODEL_STEPS", "12"))
 SEED = os.environ.get("BOXLITED_MODEL_SEED")
 MAX_BOXES = 3
@@ -118,6 +125,15 @@ class Boxes(RuleBasedStateMachine):
         self.seq = self.daemon.client.last_event_seq()
         self.last_kind: dict[str, str] = {}
         self.count = 0
+
+    @initialize(engines=st.lists(st.sampled_from(["sandbox", "process"]), min_size=1, max_size=MAX_BOXES - 1))
+    def begin(self, engines: list[str]) -> None:
+        """Little happens to a box that does not run: some do from the beginning."""
+        for engine in engines:
+            box = self.daemon.client.create(self._spec(engine))
+            self._know(box)
+            self.daemon.client.start(box["box_id"])
+            self._follow(box["box_id"], (Life("running"),))
 
     # -- what may happen
 
