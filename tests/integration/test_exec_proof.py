@@ -97,7 +97,7 @@ def test_six_hundred_strangers_at_once_are_bounded_and_keep_nobody_out_for_long(
             sock.connect(str(path))
         until(lambda: len(os.listdir(f"/proc/{shim}/fd")) > 500, "they are accepted")
         assert len(os.listdir(f"/proc/{shim}/fd")) < 540
-        until(lambda: box.ask_exec("true").status == 201, "the strangers' time to prove themselves is over", 20)
+        until(lambda: box.ask_exec("true").status == 201, "the strangers' time to prove themselves is over", 60)
     finally:
         for sock in strangers:
             sock.close()
