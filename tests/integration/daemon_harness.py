@@ -215,14 +215,20 @@ class Daemon:
         return self.home / "boxes" / box_id
 
     def shims(self) -> list[tuple[str, int]]:
-        """(box id, pid) of every live shim of this home, read off the system, not off the daemon."""
+        """(box id, pid) of every live shim of this home, read off the system, not off the daemon.
+
+        What a shim forks looks like it until its exec, and is none: a shim's parent is never a shim.
+        """
         found = []
         boxes = str(self.home / "boxes") + "/"
         for pid in _pids():
             with suppress(OSError):
                 target = os.readlink(f"/proc/{pid}/fd/2")
                 comm = Path(f"/proc/{pid}/comm").read_text().strip()
-                if boxes in target and comm == "boxlited-shim" and is_alive(pid):
+                stat = Path(f"/proc/{pid}/stat").read_text()
+                parent = Path(f"/proc/{stat.rpartition(')')[2].split()[1]}/comm")
+                forked = parent.exists() and parent.read_text().strip() == "boxlited-shim"
+                if boxes in target and comm == "boxlited-shim" and is_alive(pid) and not forked:
                     found.append((target.partition(boxes)[2].split("/")[0], pid))
         return found
 
