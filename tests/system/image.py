@@ -20,7 +20,7 @@ from pathlib import Path
 from tests.system import wheels
 from tests.system.steps import Steps
 
-SCRIPTS = Path(__file__).parent / "build"
+SCRIPTS = Path(__file__).parent / "scripts"
 OF_THE_BASE = ("debian.sh", "kernel.sh", "init.sh")
 OF_THE_IMAGE = ("program.sh", "disk.sh")
 UNITS = wheels.REPOSITORY / "systemd"
