@@ -70,13 +70,18 @@ def execute(
     box_id = session.with_box(box, session.client.get)["box_id"]
     variables = environment(env or (), os.environ)
     try:
-        execution_id = start(session, box_id, command, variables, workdir, user, tty)
+        execution_id = start(session, box_id, _without_dashes(command), variables, workdir, user, tty)
     except InvalidArgument as error:
         raise typer.Exit(refused(error)) from error
     if detach:
         say(execution_id)
         raise typer.Exit(exits.OK)
     raise typer.Exit(converse_or_detach(session, box_id, execution_id, Wiring(interactive, tty, 0), box))
+
+
+def _without_dashes(command: list[str]) -> list[str]:
+    """`boxctl exec BOX -- CMD`, as kubectl has it, is `boxctl exec BOX CMD`."""
+    return command[1:] if command[0] == "--" and len(command) > 1 else command
 
 
 def start(

@@ -57,6 +57,7 @@ def on_terminal(*arguments: str, cols: int = 80, rows: int = 24) -> Terminal:
 def test_output_errors_and_exit_code_are_those_of_the_command(fake: FakeDaemon) -> None:
     assert boxctl("exec", "web", "sh", "-c", "echo out; echo err >&2; exit 7") == (7, b"out\n", b"err\n")
     assert boxctl("exec", "web", "sh", "-c", "kill -9 $$") == (137, b"", b"")
+    assert boxctl("exec", "web", "--", "sh", "-c", "echo out") == (0, b"out\n", b"")
 
 
 def test_without_i_the_command_reads_nothing_and_with_it_what_is_piped(fake: FakeDaemon) -> None:
