@@ -60,8 +60,6 @@ def _is_over(boxes: Boxes, box: Row, path: str) -> bool:
 
 
 def test_boxctl_exec_gives_the_commands_own_output_and_code(guest: Guest, boxes: Boxes) -> None:
-    if "exec" not in guest.say("boxctl --help").split():
-        pytest.skip("this boxctl has no exec")
     box = boxes.run()
     done = guest.run(f"boxctl exec {box['name']} -- sh -c 'echo out; echo err >&2; exit 5'", check=False)
     assert (done.code, done.out, done.err) == (5, "out\n", "err\n")
