@@ -16,7 +16,7 @@ import pytest
 from boxlited.shim import frames, proof
 from boxlited.shim.frames import Kind
 from tests.integration.commands import Commands
-from tests.integration.daemon_harness import Daemon, is_alive, until
+from tests.integration.daemon_harness import Daemon, is_alive, signal_pid, until
 from tests.integration.test_external_engine import COMMAND
 
 CONFIG = f"[reconcile]\nperiod_seconds = 0.2\njitter = 0.0\n[engines.external.vm]\ncommand = {json.dumps(COMMAND)}\n"
@@ -97,7 +97,7 @@ def test_six_hundred_strangers_at_once_are_bounded_and_keep_nobody_out_for_long(
             sock.connect(str(path))
         until(lambda: len(os.listdir(f"/proc/{shim}/fd")) > 500, "they are accepted")
         assert len(os.listdir(f"/proc/{shim}/fd")) < 540
-        until(lambda: box.ask_exec("true").status == 201, "the strangers' time to prove themselves is over", 60)
+        until(lambda: box.ask_exec("true").status == 201, "the strangers' time to prove themselves is over", 40)
     finally:
         for sock in strangers:
             sock.close()
@@ -177,7 +177,7 @@ def test_an_unknown_shim_that_ends_is_settled_as_ended(box: Commands) -> None:
     daemon.start()
     box.refused(409, "invalid_state", "true")
     shim = daemon.get(box.box)
-    os.kill(next(pid for _box, pid in daemon.shims()), 9)
+    signal_pid(next(pid for _box, pid in daemon.shims()), 9)
     assert daemon.wait_status(box.box, "failed", "stopped")["run_id"] == shim["run_id"]
     assert box.run("echo", "anew").stdout == b"anew\n"
 
@@ -216,10 +216,10 @@ def test_a_foreign_shim_without_a_channel_refuses(daemon: Daemon) -> None:
 
 def test_a_shim_that_hangs_is_a_timeout_and_no_stranger(box: Commands) -> None:
     shim = box.daemon.get(box.box)["pid"]
-    os.kill(shim, 19)
+    signal_pid(shim, 19)
     try:
         assert "may hang" in box.refused(504, "timeout", "true")
         assert box.daemon.get(box.box)["status"] == "running"
     finally:
-        os.kill(shim, 18)
+        signal_pid(shim, 18)
     assert box.run("echo", "awake").stdout == b"awake\n"
