@@ -6,6 +6,8 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: run test lint demo bench faults soak fuzz clean system-test deps-system deps-faults deps-vm
 
+# Tests wait more than they compute: two files at a time for each core.
+JOBS ?= $(shell echo $$((2 * $$(nproc))))
 SEED ?= 1
 MINUTES ?= 1
 
@@ -23,7 +25,7 @@ test: $(VENV)/.installed deps-system
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses=$(JOBS) --dist=loadfile --no-loadscope-reorder
 
 # systemd-analyze checks the units, Chromium shows the page; where they cannot be installed those tests say so and skip.
 deps-system:

@@ -14,6 +14,7 @@ from typing import NoReturn
 
 from boxlited import __version__
 from boxlited.errors import StartupError
+from boxlited.leanstart import lean_imports
 from boxlited.stdio import open_standard_streams, say_error
 
 EX_USAGE = 64
@@ -67,9 +68,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    from boxlited.config import load_config
-    from boxlited.daemon import main_guard, run_daemon
-    from boxlited.logs import configure_logging
+    with lean_imports():
+        from boxlited.config import load_config
+        from boxlited.daemon import main_guard, run_daemon
+        from boxlited.logs import configure_logging
 
     config = load_config(
         Path(options.config) if options.config else None,

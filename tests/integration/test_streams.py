@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +120,7 @@ def all_events(daemon: Daemon) -> list[Any]:
 def test_events_are_seen_once_and_all_of_them_over_restarts(daemon: Daemon, how: str) -> None:
     def churn(number: int) -> None:
         """Boxes come and go until the daemon dies under it."""
-        with Client(daemon.socket) as client:
+        with Client(daemon.socket, retry_seconds=0) as client:
             for turn in range(1000):
                 try:
                     box = client.create({"image": "host", "cmd": ["sleep", "99"], "name": f"c{number}-{turn}"})
@@ -284,7 +284,10 @@ def test_the_program_waits_over_a_restart(daemon: Daemon, how: str, when: str) -
 
 def is_asking(daemon: Daemon, pid: int) -> bool:
     """Whether the daemon holds a connection of this process."""
-    links = [os.readlink(entry) for entry in Path(f"/proc/{pid}/fd").iterdir() if entry.is_symlink()]
+    links = []
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile
+            links.append(os.readlink(entry))
     return any(link.startswith("socket:") for link in links) and daemon.process is not None
 
 

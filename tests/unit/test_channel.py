@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import trio
@@ -24,10 +25,11 @@ KEY = bytes(range(32))
 
 
 @pytest.fixture
-def layout(tmp_path: Path) -> BoxLayout:
-    found = HomeLayout(tmp_path).box("a" * 16)
-    found.control_socket.parent.mkdir(parents=True)
-    return found
+def layout() -> Iterator[BoxLayout]:
+    with TemporaryDirectory(prefix="bx") as short:  # an address of a socket holds 107 bytes
+        found = HomeLayout(Path(short)).box("a" * 16)
+        found.control_socket.parent.mkdir(parents=True)
+        yield found
 
 
 @pytest.fixture
