@@ -13,7 +13,7 @@ MINUTES ?= 1
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]' --config-settings editable_mode=compat
 	$(BIN)/python -m compileall -q $(VENV)/lib boxlited >/dev/null 2>&1 || true
 	touch $@
 

@@ -101,6 +101,11 @@ class _Pending:
         self.start_time = 0
         self.pidfd = -1
 
+    def close(self) -> None:
+        if self.pidfd >= 0:
+            os.close(self.pidfd)
+            self.pidfd = -1
+
 
 class Spawner:
     """The daemon's end. `on_exited(seq, pid, status)` is called for every reaped shim."""
@@ -206,6 +211,9 @@ class Spawner:
                 await pending.done.wait()
             if not pending.done.is_set():
                 raise EngineUnavailable("the spawner did not answer in time; look at the daemon's log")
+        except BaseException:
+            pending.close()  # the answer came together with what ended the wait for it
+            raise
         finally:
             self._pending.pop(seq, None)
         if pending.error is not None:
@@ -262,8 +270,9 @@ class Spawner:
         log.warning("spawner died, restarting it", pid=self.pid, in_flight=len(self._pending))
         self.restarts += 1
         for pending in self._pending.values():
-            pending.error = SpawnerGone("the spawner died while the shim was being spawned: retry")
-            pending.done.set()
+            if not pending.done.is_set():  # one that is answered has its shim, only it did not run since
+                pending.error = SpawnerGone("the spawner died while the shim was being spawned: retry")
+                pending.done.set()
         self._close()
 
     def _close(self) -> None:

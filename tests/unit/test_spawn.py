@@ -1,0 +1,131 @@
+"""The daemon's end of the spawner's socket: an answer that came is taken, whatever comes with it."""
+
+from __future__ import annotations
+
+import array
+import json
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from boxlited.supervisor.spawn import Spawned, Spawner, SpawnerGone, SpawnRequest
+
+TIMES = 40  # trio runs tasks in any order: each time is one throw of a coin
+
+
+class ThreadlessSpawner:
+    """A spawner's other end, in this process."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.spawner = Spawner(-1, lambda *_: None)
+        monkeypatch.setattr(Spawner, "launch", lambda _spawner: self._connect())
+        self.theirs: list[socket.socket] = []
+
+    def _connect(self) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setblocking(False)
+        theirs.setblocking(False)
+        self.theirs.append(theirs)
+        self.spawner._socket = trio.socket.from_stdlib_socket(ours)
+
+    async def answer(self, **changes: Any) -> None:
+        """To the request that was sent, with a descriptor in place of a pidfd."""
+        theirs = self.theirs[-1]
+        await trio.lowlevel.wait_readable(theirs)
+        data, ancillary, _, _ = theirs.recvmsg(65536, 1024)
+        for _level, _kind, raw in ancillary:
+            fds = array.array("i")
+            fds.frombytes(raw)
+            for fd in fds:
+                os.close(fd)
+        message = {"op": "spawned", "seq": json.loads(data)["seq"], "pid": 77, "start_time": 5, **changes}
+        null = os.open("/dev/null", os.O_RDONLY)
+        theirs.sendmsg(
+            [json.dumps(message).encode()], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [null]))]
+        )
+        os.close(null)
+
+
+@pytest.fixture
+def request_(tmp_path: Path) -> SpawnRequest:
+    return SpawnRequest(str(tmp_path / "shim.pid"), b"{}", str(tmp_path / "stderr"))
+
+
+def close(spawned: Spawned) -> None:
+    os.close(spawned.pidfd)
+    os.close(spawned.ready_fd)
+
+
+def open_descriptors() -> set[str]:
+    return set(os.listdir("/proc/self/fd"))
+
+
+@pytest.mark.parametrize("turn", range(TIMES))
+async def test_an_answer_before_the_spawners_death_is_an_answer(
+    turn: int, request_: SpawnRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = ThreadlessSpawner(monkeypatch)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(stage.spawner.run)
+        found: list[Spawned] = []
+
+        async def ask() -> None:
+            found.append(await stage.spawner.spawn(request_))
+
+        async with trio.open_nursery() as asking:
+            asking.start_soon(ask)
+            await stage.answer()
+            stage.theirs[0].close()
+        assert (found[0].pid, found[0].start_time) == (77, 5)
+        close(found[0])
+        nursery.cancel_scope.cancel()
+    for theirs in stage.theirs:
+        theirs.close()
+
+
+@pytest.mark.parametrize("turn", range(TIMES))
+async def test_who_is_cancelled_as_the_answer_comes_leaves_no_descriptor(
+    turn: int, request_: SpawnRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = ThreadlessSpawner(monkeypatch)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(stage.spawner.run)
+        before = open_descriptors()
+
+        async def ask() -> None:
+            close(await stage.spawner.spawn(request_))
+
+        async with trio.open_nursery() as asking:
+            asking.start_soon(ask)
+            await stage.answer()
+            await trio.testing.wait_all_tasks_blocked() if turn % 2 else await trio.lowlevel.checkpoint()
+            asking.cancel_scope.cancel()
+        await trio.testing.wait_all_tasks_blocked()
+        assert open_descriptors() == before
+        nursery.cancel_scope.cancel()
+    stage.theirs[0].close()
+
+
+async def test_a_death_without_an_answer_is_one(request_: SpawnRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = ThreadlessSpawner(monkeypatch)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(stage.spawner.run)
+        with trio.fail_after(20):
+            async with trio.open_nursery() as asking:
+
+                async def ask() -> None:
+                    with pytest.raises(SpawnerGone):
+                        await stage.spawner.spawn(request_)
+
+                asking.start_soon(ask)
+                await trio.lowlevel.wait_readable(stage.theirs[0])
+                stage.theirs[0].close()
+        assert stage.spawner.restarts == 1
+        nursery.cancel_scope.cancel()
+    for theirs in stage.theirs:
+        theirs.close()
