@@ -87,6 +87,7 @@ class Shim:
 
     def __init__(self, mode: int, script: bytes, key: bytes) -> None:
         self.heard = 0
+        self.passed_on: tuple[int, ...] = ()  # kinds of frames that go to the client as they are
         self.sent = self.delivered = 0
         self._mode, self._script = mode, script
         self._key = b"x" * 32 if mode == OTHER_KEY else key
@@ -112,7 +113,8 @@ class Shim:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._listen, sock)
             for piece in _pieces(self._script):
-                self.sent += await self._say(sock, piece)
+                count = await self._say(sock, piece)
+                self.sent += count if piece[:1] in [b"%c" % kind for kind in self.passed_on] else 0
                 assert self.sent - self.delivered < HELD_BYTES, "what no client took is gathered"
             with suppress(OSError):
                 sock.shutdown(socket.SHUT_WR)
@@ -133,11 +135,11 @@ class Shim:
 
 
 def _pieces(script: bytes) -> list[bytes]:
-    """A line is a reply; with a letter before it a frame of that kind, with `!` bytes as they are; `*` is a flood."""
+    """A line is a reply; with a letter first it is a frame of that kind, with `*` many, and with `!` just bytes."""
     found = []
     for line in script.split(b"\n"):
         if line[:1] == b"*":
-            found += [frames.head(frames.Kind.DATA, len(FLOOD)) + FLOOD] * 8
+            found += [frames.head((line + b"L")[1] - ord("A") + 1 & 0xFF, len(FLOOD)) + FLOOD] * 8
         elif line[:1] == b"!":
             found.append(line[1:])
         elif b"A" <= line[:1] <= b"O":
@@ -169,6 +171,7 @@ class Client:
         return {"type": "websocket.disconnect"}
 
     async def attach(self) -> None:
+        self._shim.passed_on = (frames.Kind.STDOUT, frames.Kind.STDERR)
         await serve_websocket(self.call, self._send)
 
     async def _send(self, message: Message) -> None:
@@ -180,6 +183,7 @@ class Client:
             assert frame["type"] == "error" or isinstance(frame["exit_code"], int), frame
 
     async def get_files(self) -> None:
+        self._shim.passed_on = (frames.Kind.DATA,)
         await (await files.get(self.call)).produce(self._write)
 
     async def _write(self, data: bytes) -> None:
