@@ -1,7 +1,7 @@
 """A box's life: the model that the real daemon is held against, and what may befall a box.
 
 Data and pure functions; knows nothing of a daemon but its client's methods. `code` None: there is none, or none
-is promised. A restart policy's next run comes at once (0.05 s), or it is an hour away and is waited for.
+is promised. A restart policy's next run comes soon (0.2 s), or it is an hour away and is waited for.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ AN_HOUR = 3600.0
 class Policy:
     name: str = "no"
     max_retries: int | None = None
-    delay_seconds: float = 0.05
+    delay_seconds: float = 0.2  # long enough for a user to come first
 
     def spec(self) -> dict[str, Any]:
         backoff = {"initial_seconds": self.delay_seconds, "max_seconds": self.delay_seconds}

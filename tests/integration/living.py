@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -36,6 +37,7 @@ class Living(RuleBasedStateMachine):
         self.names: dict[str, str] = {}
         self.seq = self.daemon.client.last_event_seq()
         self.last_kind: dict[str, str] = {}
+        self.told: Counter[tuple[str, str]] = Counter()
         self.count = 0
         self.step_began = time.monotonic()
 
@@ -148,13 +150,18 @@ class Living(RuleBasedStateMachine):
         """What follows an end; and the policy says what it does."""
         self.follow(box_id, self.lives[box_id].ended(status, cause, code))
         life = self.lives[box_id]
-        said = "gave_up" if life.gave_up else "restarting" if life.waits else None
+        if life.gave_up or life.waits:
+            said = "gave_up" if life.gave_up else "restarting"
+            self.hear(lambda: self.last_kind[box_id] == said, f"{said} is the last that is said of box {box_id}")
+
+    def hear(self, holds: Callable[[], bool], what: str) -> None:
+        """Read the event log until something holds."""
 
         def is_said() -> bool:
             self.the_event_log_has_no_gap_and_no_step_that_cannot_be()
-            return said in (None, self.last_kind[box_id])
+            return holds()
 
-        until(is_said, f"{said} is said of box {box_id}")
+        until(is_said, what)
 
     def follow(self, box_id: str, lives: tuple[Life, ...]) -> None:
         """Wait until the box is what it may be, and take that for the model."""
@@ -199,3 +206,4 @@ class Living(RuleBasedStateMachine):
         if event["kind"] == "starting" and event["data"]["restart_count"]:
             assert before == "restarting", f"a policy that does not say what it does: {event}"
         self.last_kind[box_id] = event["kind"]
+        self.told[box_id, event["kind"]] += 1

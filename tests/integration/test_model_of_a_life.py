@@ -128,14 +128,16 @@ class Boxes(Living):
         self.let_end(box_id, code, down)
         self.ended(box_id, "stopped", "exited", code)
 
-    @rule(place=PLACES, code=CODES, down=st.booleans(), operation=st.sampled_from(["stop", "remove"]))
-    def end_and_ask(self, place: int, code: int, down: bool, operation: str) -> None:
+    @rule(place=PLACES, down=st.booleans(), seen=st.booleans(), operation=st.sampled_from(["stop", "stop", "remove"]))
+    def end_and_ask(self, place: int, down: bool, seen: bool, operation: str) -> None:
         """A user's word meets the end, or the policy's timer, or the run after it: it is the last word."""
-        box_id = self.pick(place, runs)
-        life = self.lives[box_id]
-        self.let_end(box_id, code, down)
+        box_id = self.pick(place, would_run_again, Policy("always"))
+        life, told = self.lives[box_id], self.told[box_id, "restarting"]
+        self.let_end(box_id, 3, down)
+        if seen:
+            self.hear(lambda: self.told[box_id, "restarting"] > told, f"the policy acts on the end of box {box_id}")
         OPERATIONS[operation][0](self.daemon.client, box_id)
-        end = replace(life, status="stopped", cause="exited", code=code)
+        end = replace(life, status="stopped", cause="exited", code=3)
         self.follow(box_id, (GONE,) if operation == "remove" else (end, life.stopped()))
 
     @rule(place=PLACES, point=st.sampled_from(RESTART_POINTS))
