@@ -6,6 +6,7 @@ error before the first byte is an ordinary reply, a later one cuts the connectio
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 
 from boxlited.api import query
@@ -20,8 +21,10 @@ TAR = b"application/x-tar"
 TYPES = ("application/x-tar", "application/octet-stream")
 SOURCE_IS_DIR = b"x-boxlite-source-is-dir"  # published clients need it to extract a stream
 MAX_PATH_BYTES = 4096
+MAX_HEAD_BYTES = 64 * 1024  # before the first entry; its name has at most MAX_PATH_BYTES
 _BLOCK = 512
-_EXTENDED = b"xgLK"
+_EXTENDED = frozenset((b"x", b"g", b"L", b"K"))
+_OCTAL = re.compile(rb"[0-7]+")
 _HINTS = {"1": True, "t": True, "true": True, "0": False, "f": False, "false": False}
 
 
@@ -78,23 +81,31 @@ def _check_type(call: Call) -> None:
 
 
 async def _beginning(chunks: AsyncIterator[bytes]) -> tuple[bytes, bool]:
-    """The stream up to its first entry, and whether that is a directory."""
-    data = b""
+    """The stream up to its first entry, and whether that is a directory. Raises Internal for what is no tar."""
+    data = bytearray()
     async for chunk in chunks:
         data += chunk
         kind = first_kind(data)
         if kind is not None:
-            return data, kind == b"5"
+            return bytes(data), kind == b"5"
+        if len(data) > MAX_HEAD_BYTES:
+            raise Internal(f"the box sent {len(data)} bytes without an entry: its tar is not taken")
     raise Internal("the box ended its tar before the first entry")
 
 
-def first_kind(data: bytes) -> bytes | None:
-    """The type of the first entry behind its extended headers; None while there is too little data."""
+def first_kind(data: bytes | bytearray) -> bytes | None:
+    """The type of the first entry behind its extended headers; None while there is too little data.
+
+    A box may have made the tar: a size that is no number, or less than none, is Internal.
+    """
     at = 0
     while len(data) >= at + _BLOCK:
-        kind = data[at + 156 : at + 157]
+        kind = bytes(data[at + 156 : at + 157])
         if kind not in _EXTENDED:
             return kind
-        size = int(data[at + 124 : at + 136].strip(b" \0") or b"0", 8)
+        digits = data[at + 124 : at + 136].strip(b" \0") or b"0"
+        if not _OCTAL.fullmatch(digits):
+            raise Internal("the box sent a tar whose extended header has no size: it is not taken")
+        size = int(digits, 8)
         at += _BLOCK + size + -size % _BLOCK
     return None

@@ -102,6 +102,7 @@ class Applier:
             dead = request is Request.ATTACH and sight.observation.identity is IdentityKind.ABSENT
             raise Stopped(plan.refuse) if dead else InvalidState(plan.refuse)
         if Step.SPAWN in steps:
+            self._restarts().cancel(box.box_id)  # a user was first: the next end begins another delay
             return await self._starter.start(box, plan.restart_count or 0)
         if Step.REMOVE in steps:
             await self._remove(box)
@@ -160,6 +161,7 @@ class Applier:
                     data = {key: _plain(changes[key]) for key in ("stop_cause", "exit_code", "failure_reason")}
                 case Step.CLOSE_RUN:
                     changes |= {"run_id": None, "ended_at": time.time(), "boot_id": None}
+                    changes["restart_count"] = plan.restart_count
                     kind, data = EventKind.WARNING, {"message": plan.warning}
                 case Step.SAY_UNKNOWN:
                     changes |= {"status": BoxStatus.UNKNOWN, "identity": IdentityKind.UNKNOWN}

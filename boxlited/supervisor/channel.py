@@ -28,6 +28,7 @@ from boxlited.errors import (
 )
 from boxlited.shim import frames, proof
 from boxlited.shim.frames import Kind
+from boxlited.supervisor import words
 from boxlited.supervisor.layout import BoxLayout
 from boxlited.supervisor.start import error_of_kind
 
@@ -64,15 +65,9 @@ class Channel:
         if found is None:
             raise EngineUnavailable("the shim closed its channel: the box may have just ended")
         kind, payload = found
-        try:
-            reply = json.loads(payload) if kind == Kind.REPLY else None
-        except (ValueError, RecursionError):
-            reply = None
-        if not isinstance(reply, dict):
-            raise EngineUnavailable("the shim gave an answer that is none")
+        reply = words.reply(payload if kind == Kind.REPLY else b"")
         if reply.get("ok") is not True:
-            code, message = str(reply.get("kind")), str(reply.get("message", "no reason given"))[:2000]
-            raise BY_CODE[code](message) if code in BY_CODE else error_of_kind(code, message)
+            raise _refusal(reply)
         return reply
 
     async def send(self, kind: int, payload: bytes = b"") -> None:
@@ -83,7 +78,11 @@ class Channel:
             raise EngineUnavailable("the shim closed its channel: the box may have just ended") from error
 
     async def receive(self) -> tuple[int, bytes] | None:
-        """The next frame as (kind, payload); None at the end. Raises EngineUnavailable for garbage."""
+        """The next frame as (kind, payload); None at the end. Raises EngineUnavailable for garbage.
+
+        Others get their turn between any two frames: a shim that floods must not keep them waiting.
+        """
+        await trio.lowlevel.checkpoint()
         try:
             while (found := self._decoder.next()) is None:
                 data = await self._sock.recv(RECEIVE_BYTES)
@@ -181,6 +180,12 @@ def _no_channel(error: OSError) -> BoxlitedError:
     if error.errno in _EXHAUSTED:
         return ResourceExhausted(f"the shim could not be reached: {error.strerror}")
     return EngineUnavailable(f"the shim could not be reached: {error.strerror}")
+
+
+def _refusal(reply: dict[str, Any]) -> BoxlitedError:
+    code, message = reply.get("kind"), reply.get("message")
+    text = message[:2000] if isinstance(message, str) else "no reason given"
+    return BY_CODE[code](text) if isinstance(code, str) and code in BY_CODE else error_of_kind(code, text)
 
 
 def _peer_pid(sock: trio.socket.SocketType) -> int:

@@ -253,12 +253,20 @@ def _warning_of_end(seen: Observation, cause: StopCause | None) -> str | None:
 
 
 def _interrupted_start(box: Box, seen: Observation, request: Request) -> Plan:
-    """The intent to start was written and nothing was forked: as if it had not been asked."""
+    """The intent to start was written and nothing was forked: as if it had not been asked.
+
+    It uses up no retry. The exit file of the run before would belong to nobody once the row names no run, and be
+    taken for a crash.
+    """
     steps = _with_pid_file((Step.CLOSE_RUN,), seen)
+    if seen.exit is ExitSeen.CRASH and seen.exit_run is ExitRun.OTHER and box.status is not BoxStatus.FAILED:
+        steps = (Step.STASH_EXIT, *steps)
+    count = max(box.restart_count - 1, 0)
     if request is Request.RECONCILE:
-        steps = (*steps, *_follow_up(box, box.status, box.exit_code, box.restart_count))
+        steps = (*steps, *_follow_up(box, box.status, box.exit_code, count))
     return Plan(
         steps=steps,
+        restart_count=count,
         warning="a start was interrupted before anything was spawned",
         again=request is not Request.RECONCILE,
     )

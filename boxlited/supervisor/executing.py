@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar
 
 from boxlited.model import Box, ExecSpec
+from boxlited.supervisor import words
 from boxlited.supervisor.executions import Attachment, Executions
 from boxlited.supervisor.transfers import Transfers
 
@@ -30,11 +31,11 @@ class Executing:
     async def executions(self, ref: str) -> list[dict[str, Any]]:
         """All of this run that are remembered, the oldest first."""
         reply = await self._executions.ask(self.get(ref), op="list")
-        return list(reply["executions"])
+        return words.executions(reply)
 
     async def execution(self, ref: str, execution_id: str) -> dict[str, Any]:
         reply = await self._executions.ask(self.get(ref), op="inspect", execution_id=execution_id)
-        return dict(reply["execution"])
+        return words.execution(reply)
 
     async def kill_execution(self, ref: str, execution_id: str) -> None:
         """SIGKILL to all that it started in its group, and forget it."""

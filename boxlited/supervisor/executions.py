@@ -22,6 +22,7 @@ from boxlited.model import Box, BoxID, BoxStatus, ExecSpec
 from boxlited.shim import proof
 from boxlited.shim.frames import OFFSET, Kind
 from boxlited.shim.streams import STDIN_WINDOW_BYTES
+from boxlited.supervisor import words
 from boxlited.supervisor.channel import Channel, ShimUnproven, open_channel
 from boxlited.supervisor.kernel import KernelProtocol
 from boxlited.supervisor.layout import HomeLayout
@@ -56,6 +57,7 @@ class Attachment:
             kind, payload = Kind(found[0]), found[1]
             if kind is Kind.EXIT:
                 self._take(None)
+                return kind, words.ending(payload)
             if kind is not Kind.ACK:
                 return kind, payload
             self._take(payload)
@@ -154,7 +156,7 @@ class Executions:
             self._ledger.counters["exec_errors"] += 1
             raise
         hit("exec.after_reply")
-        return dict(reply["execution"])
+        return words.execution(reply)
 
     async def ask(self, box: Box, **request: Any) -> dict[str, Any]:
         """One question about executions that there are."""
@@ -164,7 +166,7 @@ class Executions:
     async def is_busy(self, box: Box) -> bool:
         """Whether a command runs in a box; then it is in use now. One that does not answer may run some."""
         try:
-            reply = await self.ask(box, op="list")
+            executions = words.executions(await self.ask(box, op="list"))
         except (Stopped, Unsupported):  # it ended, or has no channel
             return False
         except BoxlitedError as error:
@@ -172,7 +174,7 @@ class Executions:
                 "it is not known whether a box is idle: it is left alone", box_id=box.box_id, error=error.message
             )
             return True
-        busy = any(execution["status"] == "running" for execution in reply["executions"])
+        busy = any(execution["status"] == "running" for execution in executions)
         if busy:
             await self._touch(self._ledger.row(box.box_id))
         return busy
@@ -182,7 +184,7 @@ class Executions:
         """Attached to an execution while the block lasts; it goes on afterwards. Raises AlreadyExists for a second."""
         async with self.channel(box) as channel:
             reply = await channel.request(op="attach", execution_id=execution_id, since=since)
-            yield Attachment(channel, int(reply["position"]), int(reply["queued"]))
+            yield Attachment(channel, *words.attached(reply))
 
     @asynccontextmanager
     async def channel(self, box: Box) -> AsyncIterator[Channel]:

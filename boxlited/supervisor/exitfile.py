@@ -57,6 +57,8 @@ def read_exit_file(path: "os.PathLike[str] | str") -> ExitInfo | None:
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENXIO):
             raise ExitFileUnreadable("the exit file is a link or a socket, not a regular file") from error
+        if error.errno == errno.EACCES:  # the directory was open a moment ago: it is the file itself
+            raise ExitFileUnreadable("the exit file is closed to the daemon by its mode") from error
         raise
     try:
         return decode(_read_regular(fd))

@@ -18,7 +18,8 @@ from boxlited.shim.frames import MAX_PAYLOAD, Kind
 from boxlited.supervisor.channel import Channel
 from boxlited.supervisor.executions import Executions
 
-STALL_SECONDS = 60.0  # without a byte from the box
+STALL_SECONDS = 60.0  # without a byte from the box, or to it
+STORE_SECONDS = 600.0  # from the end of an archive to the box's answer: it is on the box's disk then
 
 
 class Transfers:
@@ -31,7 +32,10 @@ class Transfers:
     async def put(
         self, box: Box, path: str, overwrite: bool, chunks: AsyncIterator[bytes], source_is_dir: bool | None
     ) -> None:
-        """Unpack an archive below `path`: all of it or nothing. Raises the box's refusal, and what `chunks` does."""
+        """Unpack an archive below `path`: all of it or nothing.
+
+        Raises the box's refusal, what `chunks` does, and Timeout for a box that neither takes nor answers.
+        """
         request = {"path": path, "overwrite": overwrite, "source_is_dir": source_is_dir, "limits": self._limits}
         async with self._executions.channel(box) as channel:
             await _ask(channel, op="put_files", **request)
@@ -70,17 +74,22 @@ class _Feeding:
                 for start in range(0, len(chunk), MAX_PAYLOAD):
                     if not await self._send(Kind.DATA, chunk[start : start + MAX_PAYLOAD]):
                         return
-            await self._send(Kind.END)
-        except BoxlitedError as error:  # of the client: without an END the box keeps nothing
+            if await self._send(Kind.END):
+                await trio.sleep(STORE_SECONDS)
+                raise Timeout(f"the box did not say within {STORE_SECONDS:g} s that it has stored the archive")
+        except BoxlitedError as error:  # of the client, too: without an END the box keeps nothing
             self.error = error
             scope.cancel()
 
     async def _send(self, kind: Kind, data: bytes = b"") -> bool:
-        """False when the box takes no more: it has answered already."""
-        try:
-            await self._channel.send(kind, data)
-        except EngineUnavailable:
-            return False
+        """False when the box takes no more: it has answered already. Raises Timeout."""
+        with trio.move_on_after(STALL_SECONDS) as scope:
+            try:
+                await self._channel.send(kind, data)
+            except EngineUnavailable:
+                return False
+        if scope.cancelled_caught:
+            raise Timeout(f"the box took nothing of the archive for {STALL_SECONDS:g} s")
         return True
 
     async def hear(self) -> None:

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import atheris
+import structlog
 
 HERE = Path(__file__).parent
 TARGETS = sorted(file.stem for file in (HERE / "targets").glob("*.py") if not file.stem.startswith("_"))
@@ -23,6 +24,7 @@ def main() -> None:
         sys.exit(f"usage: python -m tests.fuzz.run {'|'.join(TARGETS)} [-max_total_time=SECONDS]")
     name = sys.argv.pop(1)
     logging.disable()
+    structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
     with contextlib.redirect_stderr(io.StringIO()), atheris.instrument_imports(include=["boxlited"]):
         target = importlib.import_module(f"tests.fuzz.targets.{name}")
     corpus, findings, seeds = HERE / "corpus" / name, HERE / "findings", HERE / "seeds" / name

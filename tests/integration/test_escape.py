@@ -10,9 +10,7 @@ import ctypes
 import json
 import os
 import platform
-import shutil
 import socket
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -23,11 +21,11 @@ import pytest
 
 from boxlited.supervisor.engines import bwrap_path
 from tests.integration.daemon_harness import Daemon
+from tests.integration.ordinary import USERS, daemon_of
 
 PROBE = (Path(__file__).parent / "escape_probe.py").read_text()
 PYTHON = "/usr/bin/python3"
 SECRET = b"boxlited-test-secret"
-STRANGER = 61234  # a user that nothing else here runs as
 KEYCTL = {"x86_64": (248, 250)}.get(platform.machine(), (217, 219))
 NO_SUCH = frozenset({"ESRCH", "ENOENT"})
 REFUSED = frozenset(
@@ -48,35 +46,9 @@ class Told(NamedTuple):
     network: bool
 
 
-READABLE = (  # a Python below /root is shown to everybody, in a mount namespace of its own
-    'if [ -n "$1" ]; then mkdir "$2" && mount --bind "$1" "$2" && mount -t tmpfs -o mode=755 tmpfs /root &&'
-    ' mkdir -p "$1" && mount --bind "$2" "$1" && umount "$2" || exit 1; fi; shift 2; exec "$@"'
-)
-
-
-def as_stranger(daemon: Daemon) -> None:
-    """The daemon as an ordinary user. Skips where that user cannot read the program."""
-    hidden = sys.base_prefix if sys.base_prefix.startswith("/root/") else ""
-    daemon.prefix = ["unshare", "--mount", "sh", "-c", READABLE, "sh", hidden, str(daemon.root / "python")]
-    daemon.prefix += ["setpriv", f"--reuid={STRANGER}", f"--regid={STRANGER}", "--clear-groups", "--"]
-    daemon.prefix += ["env", f"HOME={daemon.root}"]
-    works = subprocess.run(
-        [*daemon.prefix, sys.executable, "-c", "import boxlited.daemon"], cwd="/", capture_output=True, check=False
-    )
-    if works.returncode != 0:
-        pytest.skip(f"an ordinary user cannot read this Python or this checkout: {works.stderr[-300:]!r}")
-    (daemon.root / "python").rmdir()
-    os.chown(daemon.root, STRANGER, STRANGER)
-
-
-@pytest.fixture(scope="module", params=["self", "ordinary user"])
+@pytest.fixture(scope="module", params=USERS)
 def daemon(request: pytest.FixtureRequest) -> Iterator[Daemon]:
-    ordinary = request.param == "ordinary user"
-    if ordinary and (os.geteuid() != 0 or shutil.which("setpriv") is None):
-        pytest.skip("only root can be another user; who runs the tests is an ordinary one already")
-    with Daemon() as one, Key(one), ExitStack() as stack:
-        if ordinary:
-            as_stranger(one)
+    with daemon_of(request.param) as one, Key(one), ExitStack() as stack:
         one.listener = stack.enter_context(socket.socket(socket.AF_UNIX))  # type: ignore[attr-defined]
         one.listener.bind(f"\0boxlited-test-{os.getpid()}")  # type: ignore[attr-defined]
         one.listener.listen()  # type: ignore[attr-defined]

@@ -1,7 +1,8 @@
 """Rows 27 to 30 of the fault list by a box that tries: what is planted is planted by its workload.
 
 A box of engine `process` has the daemon's user and the daemon's files: it reaches its own directory, and every
-trick works as far as the file. One of engine `sandbox` tries the same, and reaches nothing.
+trick works as far as the file. One of engine `sandbox` tries the same, and reaches nothing. A variant of each row is
+also tried under a daemon of an ordinary user, with what its privileges make another matter.
 """
 
 from __future__ import annotations
@@ -14,21 +15,22 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from itertools import product
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from boxlited.errors import BoxlitedError
-from tests.integration.daemon_harness import Daemon, is_alive, kill_pid, until
+from tests.integration import leftovers
+from tests.integration.daemon_harness import Daemon, is_alive, kill_pid
+from tests.integration.ordinary import ORDINARY, SELF, daemon_of
+from tests.integration.puppet import do, puppet, tell
 from tests.integration.test_faults_hostile import start_time
 
 CONFIG = "[engines]\nenabled = ['sandbox', 'process']\n[reconcile]\nperiod_seconds = 0.3\n"
 ENGINES = ["sandbox", "process"]
-# Obeys what is written to its pipe, line by line; "$1" is its directory as the host knows it.
-PUPPET = 'mkfifo -m 600 "$0"; while :; do while read -r line; do eval "$line"; done <"$0"; done'
 PLANTS = {
     "fifo": "mkfifo $1/exit",
     "link": "ln -s /etc/passwd $1/exit",
@@ -38,38 +40,21 @@ PLANTS = {
     "directory": "mkdir $1/exit; touch $1/exit/x",
     "socket": f"{sys.executable} -c 'import socket, sys; socket.socket(1).bind(sys.argv[1])' $1/exit",
     "device": "ln -s /dev/zero $1/exit",
+    "closed": "echo nonsense >$1/exit; chmod 0 $1/exit",
     "forged": 'echo \'{"type":"panic","exit_code":101,"message":"forged","run_id":"x"}\' >$1/exit',
 }
 
 
 @pytest.fixture(scope="module")
-def daemon() -> Iterator[Daemon]:
-    with Daemon(CONFIG) as one:
+def daemon(request: pytest.FixtureRequest) -> Iterator[Daemon]:
+    with daemon_of(getattr(request, "param", SELF), CONFIG) as one:
         yield one.start()
 
 
-def puppet(daemon: Daemon, engine: str) -> dict[str, Any]:
-    """A running box that does as it is told. Its pipe is where both it and we can see it."""
-    name = f"puppet-{os.urandom(4).hex()}"
-    pipe = "/root/do" if engine == "sandbox" else str(daemon.root / name)
-    box = daemon.run(["/bin/sh", "-c", PUPPET, pipe], engine=engine, name=name)
-    own = daemon.box_dir(box["box_id"])
-    box["pipe"] = own / "upper/do" if engine == "sandbox" else Path(pipe)
-    until(box["pipe"].exists, "the puppet listens")
-    tell(box, f"set -- {own}")
-    return box
-
-
-def tell(box: dict[str, Any], *lines: str) -> None:
-    with box["pipe"].open("w") as pipe:
-        pipe.write("".join(f"{line}\n" for line in lines))
-
-
-def do(daemon: Daemon, box: dict[str, Any], *lines: str) -> None:
-    """As `tell`, and wait until it was done."""
-    mark = f"done-{os.urandom(4).hex()}"
-    tell(box, *lines, f"echo {mark}")
-    until(lambda: mark.encode() in b"".join(daemon.client.logs(box["box_id"])), f"the box does {lines}")
+def tried(names: str, own: Iterable[tuple[str, ...]], ordinary: Iterable[tuple[str, ...]]) -> pytest.MarkDecorator:
+    """All cases under the daemon of whoever runs the tests, and some under one of an ordinary user."""
+    cases = [(SELF, *case) for case in own] + [(ORDINARY, *case) for case in ordinary]
+    return pytest.mark.parametrize(("daemon", *names.split()), cases, indirect=["daemon"])
 
 
 def entries(directory: Path) -> set[str]:
@@ -79,8 +64,7 @@ def entries(directory: Path) -> set[str]:
 # -- row 27
 
 
-@pytest.mark.parametrize("plant", PLANTS)
-@pytest.mark.parametrize("engine", ENGINES)
+@tried("engine plant", product(ENGINES, PLANTS), product(ENGINES, ["closed"]))
 def test_row_27_a_box_that_plants_its_exit_file_and_ends(daemon: Daemon, engine: str, plant: str) -> None:
     """The shim writes over what is no directory; what stands in its way costs this box its reason, and no more."""
     other, box = daemon.run(), puppet(daemon, engine)
@@ -98,7 +82,7 @@ def test_row_27_a_box_that_plants_its_exit_file_and_ends(daemon: Daemon, engine:
         daemon.client.remove(one["box_id"], force=True)
 
 
-@pytest.mark.parametrize("plant", PLANTS)
+@tried("plant", product(PLANTS), product(["closed", "device"]))
 def test_row_27_a_box_that_plants_its_exit_file_and_loses_its_shim(daemon: Daemon, plant: str) -> None:
     """Nobody writes over it: the daemon itself looks at what lies there."""
     other, box = daemon.run(), puppet(daemon, "process")
@@ -149,13 +133,24 @@ def test_row_27_an_exit_file_that_changes_while_it_is_read(daemon: Daemon) -> No
 
 # -- row 28
 
+WHO = ["0", "1", "-1", "daemon", "another box's shim", "a process of root"]
 
-@pytest.mark.parametrize("restarted", [False, True])
-@pytest.mark.parametrize("who", ["0", "1", "-1", "daemon", "another box's shim", "a process of root"])
-@pytest.mark.parametrize("engine", ENGINES)
-def test_row_28_a_box_that_names_another_in_its_pid_file(engine: str, who: str, restarted: bool) -> None:
-    """While it lives, with the right start time, before and after a restart: nobody else is signalled."""
-    with Daemon(CONFIG) as daemon:
+
+@pytest.mark.parametrize(
+    ("user", "engine", "who", "restarted"),
+    [
+        *product([SELF], ENGINES, WHO, [False, True]),
+        *product([ORDINARY], ["process"], ["a process of root"], [False, True]),
+        (ORDINARY, "sandbox", "another box's shim", True),
+    ],
+)
+def test_row_28_a_box_that_names_another_in_its_pid_file(user: str, engine: str, who: str, restarted: bool) -> None:
+    """While it lives, with the right start time, before and after a restart: nobody else is signalled.
+
+    The same is expected of a daemon of an ordinary user, but for one thing. It has no control group that tells whose
+    processes are whose: where a box of engine `process` denies its shim before a restart, its own processes outlive it.
+    """
+    with daemon_of(user, CONFIG) as daemon:
         daemon.start()
         liar, other = puppet(daemon, engine), daemon.run()
         assert daemon.process is not None
@@ -166,6 +161,7 @@ def test_row_28_a_box_that_names_another_in_its_pid_file(engine: str, who: str, 
         do(daemon, liar, f"printf '%s\\n%s\\n' {pid} {stamp} >$1/shim.pid")
         if engine == "sandbox":
             assert (daemon.box_dir(liar["box_id"]) / "shim.pid").read_bytes() == before
+        own = [os.pidfd_open(pid) for pid in (liar["pid"], *leftovers.descendants(liar["pid"]))]
         if restarted:
             daemon.restart_after_kill()
         daemon.client.reconcile()
@@ -177,6 +173,11 @@ def test_row_28_a_box_that_names_another_in_its_pid_file(engine: str, who: str, 
         assert is_alive(other["pid"])
         assert daemon.process.poll() is None
         assert not [pid for owner, pid in daemon.shims() if owner == liar["box_id"]]
+        for pidfd in own:
+            with suppress(ProcessLookupError):
+                if (user, engine, restarted) == (ORDINARY, "process", True):
+                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            os.close(pidfd)
         daemon.check_oracle({other["box_id"]: "running"})
 
 
@@ -209,7 +210,7 @@ def is_harmless(shown: bytes) -> bool:
     return not re.search("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", text)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@tried("engine", product(ENGINES), product(ENGINES))
 def test_row_29_nothing_that_a_box_says_reaches_a_terminal_as_it_is(daemon: Daemon, engine: str) -> None:
     line = "head -c 1048576 /dev/zero | tr '\\0' A; echo"
     script = f"printf '{ESCAPES}\\n'; {line}; printf '{ESCAPES}' >&2; kill -SEGV $$"
@@ -259,7 +260,7 @@ ROUTES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("bad", BAD)
+@tried("bad", product(BAD), product(BAD[:1]))
 def test_row_30_no_route_takes_such_a_name(daemon: Daemon, bad: str) -> None:
     box = daemon.run()
     before = tree(daemon)

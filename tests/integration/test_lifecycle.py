@@ -1,4 +1,4 @@
-"""The life of a box through the real daemon: create, start, stop, crash, restart policy, logs."""
+"""The life of a box through the real daemon: create, start, stop, crash, logs."""
 
 from __future__ import annotations
 
@@ -162,41 +162,6 @@ def test_running_box_is_removed_only_with_force(shared: Daemon) -> None:
         shared.client.remove(box["box_id"])
     shared.client.remove(box["box_id"], force=True)
     assert not is_alive(box["pid"])
-
-
-def test_on_failure_restarts_until_it_gives_up(shared: Daemon) -> None:
-    policy = {"policy": "on-failure", "max_retries": 2, "backoff": {"initial_seconds": 0.05}}
-    box = shared.run(["/bin/sh", "-c", "echo run; exit 4"], restart=policy)
-    row = shared.until_box(box["box_id"], lambda b: b["desired"] == "stopped", "gives up")
-    assert (row["restart_count"], row["exit_code"], row["status"]) == (2, 4, "stopped")
-    assert b"".join(shared.client.logs(box["box_id"])).count(b"run") == 3
-    shared.client.remove(box["box_id"])
-
-
-def test_a_manual_stop_beats_the_policy(shared: Daemon) -> None:
-    policy = {"policy": "always", "backoff": {"initial_seconds": 0.05}}
-    box = shared.run(restart=policy)
-    kill_pid(box["pid"])
-    again = shared.until_box(
-        box["box_id"], lambda b: b["status"] == "running" and b["pid"] != box["pid"], "is restarted by its policy"
-    )
-    assert again["restart_count"] == 1
-    shared.client.stop(box["box_id"])
-    shared.client.reconcile()
-    assert shared.get(box["box_id"])["status"] == "stopped"
-    shared.client.remove(box["box_id"])
-
-
-def test_a_due_restart_survives_a_restart_of_the_daemon() -> None:
-    with Daemon(CONFIG) as daemon:
-        daemon.start()
-        policy = {"policy": "always", "backoff": {"initial_seconds": 0.3}}
-        box = daemon.run(restart=policy)
-        daemon.kill9()
-        kill_pid(box["pid"])
-        until(lambda: not daemon.shims(), "the shim ends")
-        daemon.start()
-        until(lambda: daemon.get(box["box_id"])["status"] == "running", "the policy restarts it")
 
 
 def test_auto_remove_publishes_the_exit_before_the_box_goes(shared: Daemon) -> None:

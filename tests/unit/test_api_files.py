@@ -350,3 +350,19 @@ async def test_the_document_says_what_goes_in_and_out(api: Api) -> None:
 @pytest.mark.parametrize("size", [0, 1, 511])
 def test_the_kind_of_too_little_is_not_known_yet(size: int) -> None:
     assert first_kind(ONE[:size]) is None
+
+
+@pytest.mark.parametrize("digits", [b"-0000001000", b"+0000001000", b"zz", b"0_7", b"\xff", b"9"])
+async def test_a_tar_of_a_box_that_lies_about_a_size_is_refused_and_does_not_hang(api: Api, digits: bytes) -> None:
+    """A size below nothing would lead back to the same header for ever."""
+    head = bytearray(512)
+    head[156:157], head[124 : 124 + len(digits)] = b"x", digits
+    api.supervisor.pieces = [bytes(head) + bytes(512)]
+    error_of(await api.client.get(URL + "?path=/a"), 500, "internal")
+
+
+async def test_a_tar_of_a_box_that_never_comes_to_an_entry_is_not_gathered(api: Api) -> None:
+    head = bytearray(512)
+    head[156:157], head[124:136] = b"x", b"77777777777\0"
+    api.supervisor.pieces = [bytes(head), *[bytes(1024)] * 64, trio.Event()]
+    error_of(await api.client.get(URL + "?path=/a"), 500, "internal")

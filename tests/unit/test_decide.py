@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 import boxlited.supervisor.decide as module
@@ -254,6 +255,24 @@ def test_interrupted_start_without_a_fork_leaves_the_box_as_it_was() -> None:
     plan = decide(row, Observation(ABSENT))
     assert plan.steps == (Step.CLOSE_RUN, Step.WANT_STOPPED)
     assert plan.status is None
+
+
+def test_interrupted_start_does_not_make_a_crash_of_an_earlier_stop() -> None:
+    """Once the row names no run, the exit file of the run before would be taken for an unexplained crash."""
+    row = box(BoxStatus.STOPPED, Desired.RUNNING, cause=StopCause.USER, run_open=True)
+    left = Observation(ABSENT, exit=ExitSeen.CRASH, exit_run=ExitRun.OTHER, exit_signal="SIGTERM", exit_code=143)
+    assert decide(row, left).steps == (Step.STASH_EXIT, Step.CLOSE_RUN, Step.WANT_STOPPED)
+    failed = box(BoxStatus.FAILED, Desired.RUNNING, cause=StopCause.CRASHED, run_open=True)
+    assert Step.STASH_EXIT not in decide(failed, left).steps  # it says why the box is as it is
+
+
+def test_interrupted_start_uses_up_no_retry() -> None:
+    policy = Restart(policy=RestartPolicyName.ALWAYS, max_retries=1)
+    row = msgspec.structs.replace(
+        box(BoxStatus.FAILED, Desired.RUNNING, run_open=True, restart=policy), restart_count=1
+    )
+    plan = decide(row, Observation(ABSENT))
+    assert (plan.steps, plan.restart_count) == ((Step.CLOSE_RUN, Step.SCHEDULE_RESTART), 0)
 
 
 def test_unknown_is_said_only_after_three_passes() -> None:

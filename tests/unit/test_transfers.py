@@ -1,0 +1,88 @@
+"""Archives to a box that does not go on: whoever sends is told so, and does not wait for ever."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import trio
+import trio.testing
+
+from boxlited.errors import BoxlitedError
+from boxlited.model import Box, BoxID, BoxSpec
+from boxlited.shim.frames import Kind
+from boxlited.supervisor.channel import Channel
+from boxlited.supervisor.transfers import STALL_SECONDS, STORE_SECONDS, Transfers
+
+BOX = Box(box_id=BoxID("a" * 16), name="box", spec=BoxSpec())
+
+
+class OneChannel:
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+
+    @asynccontextmanager
+    async def channel(self, _box: Box) -> AsyncIterator[Channel]:
+        yield self._channel
+
+
+async def archive(pieces: int) -> AsyncIterator[bytes]:
+    for _ in range(pieces):
+        yield bytes(1 << 20)
+
+
+async def put(box: Any, pieces: int) -> str | None:
+    """An archive to a box that does as `box` does with its end of the channel; returns what is refused."""
+    ours, theirs = trio.socket.socketpair(socket.AF_UNIX)
+    with ours, theirs:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(box, Channel(theirs))
+            transfers = Transfers(OneChannel(Channel(ours)), {})  # type: ignore[arg-type]
+            refused = None
+            try:
+                await transfers.put(BOX, "/", True, archive(pieces), None)
+            except BoxlitedError as error:
+                refused = error.message
+            nursery.cancel_scope.cancel()
+    return refused
+
+
+async def deaf(_channel: Channel) -> None:
+    await trio.sleep_forever()
+
+
+async def dumb(channel: Channel) -> None:
+    while await channel.receive() is not None:
+        pass
+
+
+async def slow(channel: Channel) -> None:
+    kind: int | None = None
+    while kind != Kind.END:
+        kind, _ = await channel.receive() or (Kind.END, b"")
+        await trio.sleep(STALL_SECONDS * 0.9)
+    await trio.sleep(STORE_SECONDS * 0.5)
+    await channel.send(Kind.REPLY, b'{"ok": true}')
+
+
+async def refusing(channel: Channel) -> None:
+    await channel.send(Kind.REPLY, b'{"ok": false, "kind": "not_found", "message": "no"}')
+    await trio.sleep_forever()
+
+
+async def test_a_box_that_takes_nothing_is_given_up(autojump_clock: trio.testing.MockClock) -> None:
+    assert "took nothing" in str(await put(deaf, 4))
+
+
+async def test_a_box_that_takes_all_and_says_nothing_is_given_up(autojump_clock: trio.testing.MockClock) -> None:
+    assert "did not say" in str(await put(dumb, 1))
+
+
+async def test_a_box_that_is_slow_is_waited_for(autojump_clock: trio.testing.MockClock) -> None:
+    assert await put(slow, 5) is None
+
+
+async def test_a_refusal_comes_through_while_nothing_is_taken(autojump_clock: trio.testing.MockClock) -> None:
+    assert await put(refusing, 4) == "no"
