@@ -30,6 +30,7 @@ TERMINAL_BYTES = 128 * 1024  # more than a terminal holds
 KEPT_BYTES = 2 * READ_BYTES  # of what was delivered, in whole pieces: more than a local socket holds unread
 HOLD_SECONDS = 10.0  # how long output waits for somebody to attach, before the oldest is forgotten
 VEOF = b"\x04"
+ENDED = "the box has ended"
 IN_GROUP = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM})
 
 Listener = Callable[[], None]
@@ -54,6 +55,7 @@ class Execution:
         self._began = time.monotonic()
         self._duration: float | None = None
         self._pidfd = -1
+        self._box = -1  # pidfd of the workload
         self._outputs: dict[int, int] = {}  # descriptor -> channel
         self._paused: set[int] = set()
         self._left: dict[int, int] = {}  # of an ended command: how much may still be its own
@@ -66,6 +68,7 @@ class Execution:
 
     def begin(self, pid: int, pidfd: int, done: Callable[[EngineError | None], None]) -> None:
         """Start it in the box of the workload `pid`; `done` hears once it runs, or why not. Raises OSError."""
+        self._box = pidfd
         ours: list[int] = []
         theirs: list[int] = []
         try:
@@ -288,11 +291,16 @@ class Execution:
             number = os.WTERMSIG(raw)
             if self.status == "running":
                 self.status = "killed"
-                self.error = f"killed by {_signal_name(number)}"
+                self.error = ENDED if self._fell_with_box(number) else f"killed by {_signal_name(number)}"
             self._finish(128 + number)
         else:
             self.status = "completed" if self.status == "running" else self.status
             self._finish(os.WEXITSTATUS(raw))
+
+    def _fell_with_box(self, number: int) -> bool:
+        """The kernel kills what is in a box once the workload has ended; both ends may be heard of at once."""
+        heard = number == signal.SIGKILL and self._box >= 0
+        return heard and bool(select.select([self._box], [], [], 0)[0])
 
     def _finish(self, exit_code: int) -> None:
         self.exit_code = exit_code

@@ -26,6 +26,7 @@ READY_SECONDS = 30.0
 DEADLINE_SECONDS = 30.0
 LEFTOVERS_SECONDS = 10.0
 FOREVER = ["/bin/sleep", "987654"]
+DISK = "/var/tmp"
 STABLE_KEYS = ("box_id", "name", "status", "desired", "pid", "run_id", "stop_cause", "failure_reason", "exit_code")
 
 T = TypeVar("T")
@@ -89,8 +90,9 @@ CLOSED_LOGS: list[str] = []
 class Daemon:
     """One home and the daemon that serves it. `close` leaves no process and no file."""
 
-    def __init__(self, config: str | None = None) -> None:
-        self.root = Path(tempfile.mkdtemp(prefix="bxt"))
+    def __init__(self, config: str | None = None, *, on_disk: bool = False) -> None:
+        """`on_disk`: the home is on a disk, also where other tests have theirs in memory."""
+        self.root = Path(tempfile.mkdtemp(prefix="bxt", dir=DISK if on_disk else None))
         self.home = self.root / "home"
         self.socket = self.root / "s" / "boxlited.sock"
         self.log = self.root / "daemon.log"
@@ -98,6 +100,7 @@ class Daemon:
         if config is not None:
             self.config = self.root / "boxlited.toml"
             self.config.write_text(config)
+        self.env: dict[str, str] = {}  # that it was last started with, beyond our own
         self.prefix: list[str] = []  # words before the command; they must execute it in their place
         self.process: subprocess.Popen[bytes] | None = None
         self.sentinels = [subprocess.Popen(["sleep", "7200"]) for _ in range(2)]
@@ -108,13 +111,14 @@ class Daemon:
 
     def launch(self, env: Mapping[str, str] | None = None, arguments: list[str] | None = None) -> None:
         """Start the daemon without waiting for it."""
+        self.env = dict(env or {})
         argv = [*self.prefix, sys.executable, "-m", "boxlited.cli.boxlited", "serve", "--home", str(self.home)]
         argv += ["--socket", str(self.socket), "--log-format", "json", *(arguments or [])]
         if self.config is not None:
             argv += ["--config", str(self.config)]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, **(env or {})}
+                argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, **self.env}
             )
 
     def start(self, env: Mapping[str, str] | None = None, arguments: list[str] | None = None) -> Daemon:

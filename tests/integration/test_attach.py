@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -37,9 +37,8 @@ TRAPPED = ["/bin/sh", "-c", "trap 'echo got usr1' USR1; echo ready; while :; do 
 
 
 @pytest.fixture
-def daemon() -> Iterator[Daemon]:
-    with Daemon(CONFIG) as one:
-        yield one.start()
+def daemon(kept_daemon: Daemon) -> Daemon:
+    return kept_daemon
 
 
 class Blindable(Kernel):

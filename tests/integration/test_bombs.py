@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -72,7 +73,13 @@ def test_a_flood_of_log_is_bounded_on_disk_and_the_box_can_be_stopped(enforcing:
     logs = enforcing.box_dir(box["box_id"]) / "logs"
     until((logs / "console.log.1").exists, "the log is rotated")
     for _ in range(20):
-        sizes = [entry.stat().st_size for entry in logs.iterdir()]
-        assert sum(sizes) <= 3 * 65536
+        assert sum(_size(entry) for entry in logs.iterdir()) <= 3 * 65536
     assert enforcing.client.stop(box["box_id"])["status"] == "stopped"
     enforcing.client.remove(box["box_id"])
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:  # it was rotated meanwhile, and counts under its next name
+        return 0

@@ -7,7 +7,6 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -35,9 +34,8 @@ while True:
 
 
 @pytest.fixture
-def daemon() -> Iterator[Daemon]:
-    with Daemon(CONFIG) as one:
-        yield one.start()
+def daemon(kept_daemon: Daemon) -> Daemon:
+    return kept_daemon
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -22,9 +21,8 @@ COUNT = "i=0; while [ $i -lt %d ]; do echo 0000000000000000000000000000000000000
 
 
 @pytest.fixture
-def daemon() -> Iterator[Daemon]:
-    with Daemon(CONFIG) as one:
-        yield one.start()
+def daemon(kept_daemon: Daemon) -> Daemon:
+    return kept_daemon
 
 
 @pytest.fixture(params=["sandbox", "process"])

@@ -11,7 +11,6 @@ import socket
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -43,9 +42,8 @@ int clock_gettime(clockid_t id, struct timespec *ts) {
 
 
 @pytest.fixture
-def daemon() -> Iterator[Daemon]:
-    with Daemon(CONFIG) as one:
-        yield one.start()
+def daemon(kept_daemon: Daemon) -> Daemon:
+    return kept_daemon
 
 
 def children(pid: int) -> list[int]:

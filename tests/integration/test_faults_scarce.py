@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import resource
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -24,9 +25,8 @@ MANY = 24
 
 
 @pytest.fixture
-def daemon() -> Iterator[Daemon]:
-    with Daemon(CONFIG) as one:
-        yield one.start()
+def daemon(kept_daemon: Daemon) -> Daemon:
+    return kept_daemon
 
 
 @contextmanager
@@ -51,6 +51,7 @@ def small_disk(daemon: Daemon) -> Iterator[None]:
         yield
     finally:
         subprocess.run(["umount", "-l", daemon.home], check=True)
+        shutil.rmtree(daemon.root)  # the daemon was closed before, and could not take what was mounted
 
 
 def fill(disk: Path) -> Path:

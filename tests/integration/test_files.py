@@ -72,7 +72,7 @@ def refusal(daemon: Daemon, method: str, box: str, body: bytes | None = None, **
 
 @pytest.fixture(scope="module")
 def daemon() -> Iterator[Daemon]:
-    with Daemon('[engines]\nenabled = ["sandbox", "process"]\n') as daemon:
+    with Daemon('[engines]\nenabled = ["sandbox", "process"]\n', on_disk=True) as daemon:
         yield daemon.start()
 
 

@@ -15,8 +15,8 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, suppress
 from itertools import product
 from pathlib import Path
 
@@ -46,9 +46,22 @@ PLANTS = {
 
 
 @pytest.fixture(scope="module")
-def daemon(request: pytest.FixtureRequest) -> Iterator[Daemon]:
-    with daemon_of(getattr(request, "param", SELF), CONFIG) as one:
-        yield one.start()
+def daemons() -> Iterator[Callable[[str], Daemon]]:
+    """One of each user for all tests."""
+    started: dict[str, Daemon] = {}
+
+    def of(user: str) -> Daemon:
+        if user not in started:
+            started[user] = stack.enter_context(daemon_of(user, CONFIG)).start()
+        return started[user]
+
+    with ExitStack() as stack:
+        yield of
+
+
+@pytest.fixture
+def daemon(daemons: Callable[[str], Daemon], request: pytest.FixtureRequest) -> Daemon:
+    return daemons(getattr(request, "param", SELF))
 
 
 def tried(names: str, own: Iterable[tuple[str, ...]], ordinary: Iterable[tuple[str, ...]]) -> pytest.MarkDecorator:
@@ -144,41 +157,43 @@ WHO = ["0", "1", "-1", "daemon", "another box's shim", "a process of root"]
         (ORDINARY, "sandbox", "another box's shim", True),
     ],
 )
-def test_row_28_a_box_that_names_another_in_its_pid_file(user: str, engine: str, who: str, restarted: bool) -> None:
+def test_row_28_a_box_that_names_another_in_its_pid_file(
+    daemons: Callable[[str], Daemon], user: str, engine: str, who: str, restarted: bool
+) -> None:
     """While it lives, with the right start time, before and after a restart: nobody else is signalled.
 
     The same is expected of a daemon of an ordinary user, but for one thing. It has no control group that tells whose
     processes are whose: where a box of engine `process` denies its shim before a restart, its own processes outlive it.
     """
-    with daemon_of(user, CONFIG) as daemon:
-        daemon.start()
-        liar, other = puppet(daemon, engine), daemon.run()
-        assert daemon.process is not None
-        victims = {"daemon": daemon.process.pid, "another box's shim": other["pid"]}
-        pid = int(who) if who.lstrip("-").isdigit() else victims.get(who, daemon.sentinels[0].pid)
-        stamp = start_time(pid) if pid > 0 else 1
-        before = (daemon.box_dir(liar["box_id"]) / "shim.pid").read_bytes()
-        do(daemon, liar, f"printf '%s\\n%s\\n' {pid} {stamp} >$1/shim.pid")
-        if engine == "sandbox":
-            assert (daemon.box_dir(liar["box_id"]) / "shim.pid").read_bytes() == before
-        own = [os.pidfd_open(pid) for pid in (liar["pid"], *leftovers.descendants(liar["pid"]))]
-        if restarted:
-            daemon.restart_after_kill()
-        daemon.client.reconcile()
-        with suppress(BoxlitedError):
-            daemon.client.kill(liar["box_id"], signal.SIGUSR1)
-        with suppress(BoxlitedError):
-            daemon.client.stop(liar["box_id"], 1)
-        daemon.client.remove(liar["box_id"], force=True)
-        assert is_alive(other["pid"])
-        assert daemon.process.poll() is None
-        assert not [pid for owner, pid in daemon.shims() if owner == liar["box_id"]]
-        for pidfd in own:
-            with suppress(ProcessLookupError):
-                if (user, engine, restarted) == (ORDINARY, "process", True):
-                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-            os.close(pidfd)
-        daemon.check_oracle({other["box_id"]: "running"})
+    daemon = daemons(user)
+    liar, other = puppet(daemon, engine), daemon.run()
+    assert daemon.process is not None
+    victims = {"daemon": daemon.process.pid, "another box's shim": other["pid"]}
+    pid = int(who) if who.lstrip("-").isdigit() else victims.get(who, daemon.sentinels[0].pid)
+    stamp = start_time(pid) if pid > 0 else 1
+    before = (daemon.box_dir(liar["box_id"]) / "shim.pid").read_bytes()
+    do(daemon, liar, f"printf '%s\\n%s\\n' {pid} {stamp} >$1/shim.pid")
+    if engine == "sandbox":
+        assert (daemon.box_dir(liar["box_id"]) / "shim.pid").read_bytes() == before
+    own = [os.pidfd_open(pid) for pid in (liar["pid"], *leftovers.descendants(liar["pid"]))]
+    if restarted:
+        daemon.restart_after_kill()
+    daemon.client.reconcile()
+    with suppress(BoxlitedError):
+        daemon.client.kill(liar["box_id"], signal.SIGUSR1)
+    with suppress(BoxlitedError):
+        daemon.client.stop(liar["box_id"], 1)
+    daemon.client.remove(liar["box_id"], force=True)
+    assert is_alive(other["pid"])
+    assert daemon.process.poll() is None
+    assert not [pid for owner, pid in daemon.shims() if owner == liar["box_id"]]
+    for pidfd in own:
+        with suppress(ProcessLookupError):
+            if (user, engine, restarted) == (ORDINARY, "process", True):
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        os.close(pidfd)
+    daemon.check_oracle({other["box_id"]: "running"})
+    daemon.client.remove(other["box_id"], force=True)
 
 
 # -- row 29

@@ -20,7 +20,7 @@ CONFIG = "[engines]\nenabled = ['sandbox', 'process']\n[reconcile]\nperiod_secon
 
 @pytest.fixture(scope="module")
 def shared() -> Iterator[Daemon]:
-    with Daemon(CONFIG) as daemon:
+    with Daemon(CONFIG, on_disk=True) as daemon:
         yield daemon.start()
 
 

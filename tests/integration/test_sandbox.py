@@ -31,7 +31,7 @@ NOBODY = pwd.getpwnam("nobody")
 
 @pytest.fixture(scope="module")
 def shared() -> Iterator[Daemon]:
-    with Daemon() as daemon:
+    with Daemon(on_disk=True) as daemon:
         yield daemon.start({"SECRET_OF_THE_DAEMON": "unseen", "HOME": "/home/of-the-daemon"})
 
 

@@ -21,7 +21,7 @@ PROGRAMS = ("sh", "cat", "ls", "rm", "touch", "id", "stat", "mv", "ln", "mkdir")
 
 @pytest.fixture(scope="module")
 def shared() -> Iterator[Daemon]:
-    with Daemon() as daemon:
+    with Daemon(on_disk=True) as daemon:
         yield daemon.start()
 
 

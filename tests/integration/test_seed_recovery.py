@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 
 import pytest
 
@@ -13,10 +12,12 @@ from tests.integration.test_faults_hostile import edit_rows, start_time
 ABORTED = {"type": "signal", "exit_code": 134, "signal": "SIGABRT"}
 
 
+CONFIG = "[reconcile]\nperiod_seconds = 0.2\njitter = 0.0\n"
+
+
 @pytest.fixture
-def daemon() -> Iterator[Daemon]:
-    with Daemon("[reconcile]\nperiod_seconds = 0.2\njitter = 0.0\n") as one:
-        yield one.start()
+def daemon(kept_daemon: Daemon) -> Daemon:
+    return kept_daemon
 
 
 def kill_both(daemon: Daemon, shim: int) -> None:

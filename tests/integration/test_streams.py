@@ -10,7 +10,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from pathlib import Path
@@ -26,14 +25,13 @@ from tests.integration.daemon_harness import Daemon, kill_pid, until
 
 BOXCTL = [sys.executable, "-m", "boxlited.cli.boxctl"]
 END_SECONDS = 30.0
-FAST = "[reconcile]\nperiod_seconds = 0.2\njitter = 0.0\n"
+CONFIG = "[reconcile]\nperiod_seconds = 0.2\njitter = 0.0\n"
 COUNTING = "i=0; while [ ! -e /tmp/stop ]; do i=$((i+1)); echo line $i; sleep 0.005; done; echo end $i; exit 4"
 
 
 @pytest.fixture
-def daemon() -> Iterator[Daemon]:
-    with Daemon(FAST) as one:
-        yield one.start()
+def daemon(kept_daemon: Daemon) -> Daemon:
+    return kept_daemon
 
 
 def end_daemon(daemon: Daemon, how: str) -> None:
