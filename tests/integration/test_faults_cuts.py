@@ -42,6 +42,11 @@ def test_the_points_named_here_are_in_the_program() -> None:
     assert {*CREATE, *START, *STOP, *REMOVE, *BELOW, *END} <= in_the_source()
 
 
+@pytest.fixture
+def daemon(kept_daemon: Daemon) -> Daemon:
+    return kept_daemon
+
+
 def cut(daemon: Daemon, point: str) -> None:
     """Restart the daemon so that it dies at the point."""
     daemon.kill9()
@@ -49,90 +54,80 @@ def cut(daemon: Daemon, point: str) -> None:
 
 
 @pytest.mark.parametrize("point", CREATE)
-def test_row_07_killed_during_create(point: str) -> None:
-    with Daemon() as daemon:
-        daemon.start()
-        old = daemon.create()
-        cut(daemon, point)
-        with pytest.raises(BoxlitedError):
-            daemon.create(name="fresh")
-        daemon.wait_killed()
-        daemon.start()
-        daemon.check_oracle({old["box_id"]: "configured"})
-        box = daemon.create(name="again")
-        assert daemon.client.start(box["box_id"])["status"] == "running"
+def test_row_07_killed_during_create(daemon: Daemon, point: str) -> None:
+    old = daemon.create()
+    cut(daemon, point)
+    with pytest.raises(BoxlitedError):
+        daemon.create(name="fresh")
+    daemon.wait_killed()
+    daemon.start()
+    daemon.check_oracle({old["box_id"]: "configured"})
+    box = daemon.create(name="again")
+    assert daemon.client.start(box["box_id"])["status"] == "running"
 
 
 @pytest.mark.parametrize("point", START)
 @pytest.mark.parametrize("policy", ["no", "always"])
-def test_row_07_killed_during_start(point: str, policy: str) -> None:
-    with Daemon() as daemon:
-        daemon.start()
-        box = daemon.create(restart={"policy": policy})
-        other = daemon.run()
-        cut(daemon, point)
-        with pytest.raises(BoxlitedError):
-            daemon.client.start(box["box_id"])
-        daemon.wait_killed()
-        daemon.start()
-        if point != "start.after_intent" or policy == "always":
-            row = daemon.wait_status(box["box_id"], "running")
-        else:
-            row = daemon.get(box["box_id"])
-            assert (row["status"], row["desired"]) == ("configured", "stopped")
-        daemon.check_oracle({box["box_id"]: row["status"], other["box_id"]: "running"})
-        assert daemon.client.start(box["box_id"])["status"] == "running"
+def test_row_07_killed_during_start(daemon: Daemon, point: str, policy: str) -> None:
+    box = daemon.create(restart={"policy": policy})
+    other = daemon.run()
+    cut(daemon, point)
+    with pytest.raises(BoxlitedError):
+        daemon.client.start(box["box_id"])
+    daemon.wait_killed()
+    daemon.start()
+    if point != "start.after_intent" or policy == "always":
+        row = daemon.wait_status(box["box_id"], "running")
+    else:
+        row = daemon.get(box["box_id"])
+        assert (row["status"], row["desired"]) == ("configured", "stopped")
+    daemon.check_oracle({box["box_id"]: row["status"], other["box_id"]: "running"})
+    assert daemon.client.start(box["box_id"])["status"] == "running"
 
 
 @pytest.mark.parametrize("point", STOP)
-def test_row_08_killed_during_stop(point: str) -> None:
-    with Daemon() as daemon:
-        daemon.start()
-        box, other = daemon.run(), daemon.run()
-        cut(daemon, point)
-        with pytest.raises(BoxlitedError):
-            daemon.client.stop(box["box_id"])
-        daemon.wait_killed()
-        daemon.start()
-        row = daemon.wait_status(box["box_id"], "stopped")
-        assert row["stop_cause"] == "user"
-        daemon.check_oracle({box["box_id"]: "stopped", other["box_id"]: "running"})
+def test_row_08_killed_during_stop(daemon: Daemon, point: str) -> None:
+    box, other = daemon.run(), daemon.run()
+    cut(daemon, point)
+    with pytest.raises(BoxlitedError):
+        daemon.client.stop(box["box_id"])
+    daemon.wait_killed()
+    daemon.start()
+    row = daemon.wait_status(box["box_id"], "stopped")
+    assert row["stop_cause"] == "user"
+    daemon.check_oracle({box["box_id"]: "stopped", other["box_id"]: "running"})
 
 
 @pytest.mark.parametrize("point", REMOVE)
-def test_row_07_killed_during_remove(point: str) -> None:
-    with Daemon() as daemon:
-        daemon.start()
-        box, other = daemon.create(), daemon.run()
-        cut(daemon, point)
-        with pytest.raises(BoxlitedError):
-            daemon.client.remove(box["box_id"])
-        daemon.wait_killed()
-        daemon.start()
-        assert box["box_id"] not in daemon.table()
-        daemon.check_oracle({other["box_id"]: "running"})
-        assert not [entry for entry in (daemon.home / "quarantine").iterdir() if entry.name.startswith("removed-")]
+def test_row_07_killed_during_remove(daemon: Daemon, point: str) -> None:
+    box, other = daemon.create(), daemon.run()
+    cut(daemon, point)
+    with pytest.raises(BoxlitedError):
+        daemon.client.remove(box["box_id"])
+    daemon.wait_killed()
+    daemon.start()
+    assert box["box_id"] not in daemon.table()
+    daemon.check_oracle({other["box_id"]: "running"})
+    assert not [entry for entry in (daemon.home / "quarantine").iterdir() if entry.name.startswith("removed-")]
 
 
 @pytest.mark.parametrize("point", ["stop.after_intent", "apply.before_write", "apply.after_write", *REMOVE])
-def test_row_07_killed_during_a_forced_remove(point: str) -> None:
+def test_row_07_killed_during_a_forced_remove(daemon: Daemon, point: str) -> None:
     """It was not acknowledged: the box is stopped for good or gone, and the next remove works."""
-    with Daemon() as daemon:
-        daemon.start()
-        box, other = daemon.run(restart={"policy": "always"}), daemon.run()
-        cut(daemon, point)
-        with pytest.raises(BoxlitedError):
-            daemon.client.remove(box["box_id"], force=True)
-        daemon.wait_killed()
-        daemon.start()
-        until(lambda: [owner for owner, _pid in daemon.shims()] == [other["box_id"]], "its shim ends")
-        if point in REMOVE:
-            assert box["box_id"] not in daemon.table()
-        else:
-            row = daemon.wait_status(box["box_id"], "stopped")
-            assert (row["stop_cause"], row["desired"]) == ("user", "stopped")
-            daemon.client.remove(box["box_id"])
-        daemon.check_oracle({other["box_id"]: "running"})
+    box, other = daemon.run(restart={"policy": "always"}), daemon.run()
+    cut(daemon, point)
+    with pytest.raises(BoxlitedError):
+        daemon.client.remove(box["box_id"], force=True)
+    daemon.wait_killed()
+    daemon.start()
+    until(lambda: [owner for owner, _pid in daemon.shims()] == [other["box_id"]], "its shim ends")
+    if point in REMOVE:
+        assert box["box_id"] not in daemon.table()
+    else:
+        row = daemon.wait_status(box["box_id"], "stopped")
+        assert (row["stop_cause"], row["desired"]) == ("user", "stopped")
+        daemon.client.remove(box["box_id"])
+    daemon.check_oracle({other["box_id"]: "running"})
 
 
 @pytest.mark.parametrize("point", BELOW)
