@@ -6,7 +6,7 @@ The supervisor fits these protocols without importing them. Every method raises 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Any, Protocol
 
@@ -72,6 +72,10 @@ class BoxesPort(Protocol):
 
     async def create(self, spec: BoxSpec, *, idempotency_key: str | None = None) -> Box: ...
     def get(self, ref: str) -> Box: ...
+    def unrecorded(self) -> Collection[str]:
+        """Ids of boxes whose newest changes are in memory alone, for the disk takes none."""
+        ...
+
     def list_boxes(
         self, status: BoxStatus | None, page_size: int, page_token: str | None
     ) -> tuple[list[Box], str | None]: ...

@@ -51,8 +51,8 @@ async def list_boxes(call: Call) -> Reply:
     if token is not None and _PAGE_TOKEN.fullmatch(token) is None:
         raise InvalidArgument("pageToken is not one that a list returned")
     boxes, next_token = call.supervisor.list_boxes(status, size, token)
-    host = call.services.host
-    return json_reply(BoxPage([box_view(box, host) for box in boxes], next_token))
+    host, unrecorded = call.services.host, call.supervisor.unrecorded()
+    return json_reply(BoxPage([box_view(box, host, unrecorded) for box in boxes], next_token))
 
 
 def _status(text: str | None) -> BoxStatus | None:
@@ -143,4 +143,4 @@ async def metrics(call: Call) -> Reply:
 
 
 def _shown(call: Call, box: Box) -> Reply:
-    return json_reply(box_view(box, call.services.host))
+    return json_reply(box_view(box, call.services.host, call.supervisor.unrecorded()))

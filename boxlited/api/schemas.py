@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import signal
+from collections.abc import Collection
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
@@ -221,8 +222,16 @@ def moment(seconds: float) -> datetime:
     return datetime.fromtimestamp(min(max(seconds, 0.0), LATEST), UTC)
 
 
-def box_view(box: model.Box, host: HostSize) -> Box:
+UNRECORDED = (
+    "its newest state is not on the disk, which takes no writes; the write is retried."
+    " Free space: if the daemon is killed before, the last change is forgotten"
+)
+
+
+def box_view(box: model.Box, host: HostSize, unrecorded: Collection[str] = ()) -> Box:
+    """`unrecorded`: ids of boxes whose newest state only memory has, which their warning says first."""
     spec = box.spec
+    warnings = (UNRECORDED if box.box_id in unrecorded else None, box.warning)
     return Box(
         box_id=box.box_id,
         name=box.name,
@@ -250,7 +259,7 @@ def box_view(box: model.Box, host: HostSize) -> Box:
         ended_at=None if box.ended_at is None else moment(box.ended_at),
         exit_signal=box.exit_signal,
         error_kind=box.error_kind,
-        warning=box.warning,
+        warning="; ".join(filter(None, warnings)) or None,
         not_applied=list(box.not_applied),
     )
 

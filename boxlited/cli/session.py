@@ -72,7 +72,7 @@ class Session:
         codes = set()
         for ref in refs:
             try:
-                self.with_box(ref, action)
+                found = self.with_box(ref, action)
             except BoxlitedError as error:
                 complain_of(error)
                 codes.add(exits.code_for(error))
@@ -81,6 +81,8 @@ class Session:
             else:
                 if not quiet:
                     say(line(ref))
+                if isinstance(found, dict) and found.get("warning"):
+                    complain(f"warning: box {ref}: {found['warning']}")
         if len(refs) == 1 and codes:
             return codes.pop()
         return exits.FAILED if codes else exits.OK

@@ -31,6 +31,9 @@ class Backlog:
         if entry is not None:
             self.entries.append(entry)
 
+    def boxes(self) -> frozenset[BoxID]:
+        return frozenset(self._changes)
+
     def statements(self) -> list[Statement]:
         return [update_statement(changes, box_id) for box_id, changes in self._changes.items()]
 

@@ -148,6 +148,11 @@ class Store:
         """Changes and events that wait for space on the disk, and writes in the queue."""
         return len(self._writer.backlog) + self._writer.queued
 
+    @property
+    def unrecorded(self) -> frozenset[BoxID]:
+        """Boxes whose newest changes are in memory alone, for the disk takes none."""
+        return self._writer.backlog.boxes()
+
     def stats(self) -> dict[str, int]:
         writer = self._writer
         return {

@@ -45,6 +45,10 @@ class Queries:
             raise NotFound(f"there is no box {ref[:100]!r}")
         return box
 
+    def unrecorded(self) -> frozenset[BoxID]:
+        """Boxes whose newest changes would be lost with the daemon, for the disk takes no writes."""
+        return self._store.unrecorded
+
     def list_boxes(
         self, status: BoxStatus | None, page_size: int, page_token: str | None
     ) -> tuple[list[Box], str | None]:

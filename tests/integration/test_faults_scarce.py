@@ -72,8 +72,11 @@ def served_without_a_disk(daemon: Daemon, running: str, other: str) -> None:
     """Status, signals and stops need none."""
     assert daemon.get(running)["status"] == "running"
     assert len(daemon.table()) == 2
-    assert daemon.client.stop(running)["status"] == "stopped"
+    stopped = daemon.client.stop(running)
+    assert stopped["status"] == "stopped"
+    assert "not on the disk" in stopped["warning"], "what would be lost with the daemon is not simply acknowledged"
     assert daemon.client.kill(other)["status"] in ("stopped", "failed")
+    assert "not on the disk" in daemon.get(other)["warning"]
     assert daemon.shims() == []
 
 
@@ -86,6 +89,7 @@ def test_row_20_with_a_full_disk_creates_fail_in_words_and_stops_work(daemon: Da
         served_without_a_disk(daemon, running, other)
         assert traces(daemon) == before
     until(lambda: daemon.client.metrics()["pending_writes"] == 0, "what happened meanwhile is written")
+    assert daemon.get(running)["warning"] is None
     daemon.check_oracle({running: "stopped", other: "stopped"})
     assert daemon.run()["status"] == "running"
 

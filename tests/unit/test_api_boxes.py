@@ -135,6 +135,18 @@ async def test_remove_needs_force_for_a_running_box(api: Api) -> None:
     error_of(await api.client.delete("/v1/boxes/web"), 404, "not_found")
 
 
+async def test_what_only_memory_knows_is_answered_with_a_warning(api: Api) -> None:
+    box = api.supervisor.put("web", warning="another")
+    api.supervisor.only_in_memory.add(box.box_id)
+    stopped = (await api.client.post("/v1/boxes/web/stop")).json()
+    listed = (await api.client.get("/v1/boxes")).json()["boxes"][0]
+    for view in (stopped, listed):
+        assert "not on the disk" in view["warning"]
+        assert view["warning"].endswith("; another")
+    api.supervisor.only_in_memory.clear()
+    assert (await api.client.get("/v1/boxes/web")).json()["warning"] == "another"
+
+
 async def test_start_stop_restart_kill_and_reset_answer_with_the_box(api: Api) -> None:
     api.supervisor.put("web")
     started = (await api.client.post("/v1/boxes/web/start")).json()

@@ -90,6 +90,7 @@ class MemorySupervisor:
 
     def __init__(self) -> None:
         self.boxes: dict[str, Box] = {}
+        self.only_in_memory: set[str] = set()
         self.keys: dict[str, str] = {}
         self.events: list[Event] = []
         self.subscribers: list[trio.MemorySendChannel[Event]] = []
@@ -194,6 +195,9 @@ class MemorySupervisor:
                     raise
             return box
         raise Timeout(f"box {ref!r} still runs after {timeout_seconds} s")
+
+    def unrecorded(self) -> set[str]:
+        return self.only_in_memory
 
     async def reset_failed(self, ref: str) -> Box:
         return self.change(self.get(ref), status=BoxStatus.STOPPED, failure_reason=None)

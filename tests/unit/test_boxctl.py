@@ -141,6 +141,15 @@ def test_a_box_without_a_crash_says_so(fake: FakeDaemon, run) -> None:
 # ---- changing
 
 
+def test_a_warning_of_the_daemon_about_what_it_did_is_shown(fake: FakeDaemon, run) -> None:
+    box = fake.add("a" * 16, "web")
+    stopped = {**box, "status": "stopped", "warning": "its newest state is not on the disk"}
+    fake.replies["POST", "/v1/boxes/web/stop"] = 200, stopped
+    result = run("stop", "web")
+    assert (result.code, result.out) == (0, "web\n")
+    assert "warning: box web: its newest state is not on the disk" in result.err
+
+
 def test_several_boxes_are_each_done_or_complained_of(fake: FakeDaemon, run) -> None:
     fake.add(WEB, "web")
     fake.add(DB, "db")
