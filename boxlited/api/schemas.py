@@ -95,7 +95,7 @@ class Crash(msgspec.Struct, frozen=True):
 
 
 class BoxMetrics(msgspec.Struct, frozen=True, kw_only=True):
-    """Resource usage of one box. None where it cannot be known; 0 for a box that does not run."""
+    """Resource usage of one box, and its counters since the daemon began. None where it cannot be known."""
 
     box_id: str
     name: str
@@ -105,6 +105,8 @@ class BoxMetrics(msgspec.Struct, frozen=True, kw_only=True):
     memory_limit_bytes: int | None
     processes: int
     restart_count: int
+    commands_executed_total: int
+    exec_errors_total: int
 
 
 class RuntimeMetrics(msgspec.Struct, frozen=True, kw_only=True):

@@ -135,7 +135,9 @@ class Executions:
         """Start a command, and first the box where it does not run. Raises what a refusal says."""
         if box.status in STARTABLE:
             box = await self._start(box.box_id)
+        runtime = self._ledger.runtime(box.box_id)
         self._ledger.counters["commands_executed"] += 1
+        runtime.commands += 1
         try:
             async with self.channel(box) as channel:
                 hit("exec.before_request")
@@ -154,6 +156,7 @@ class Executions:
                 )
         except BoxlitedError:
             self._ledger.counters["exec_errors"] += 1
+            runtime.exec_errors += 1
             raise
         hit("exec.after_reply")
         return words.execution(reply)

@@ -75,7 +75,10 @@ class Queries:
         return LogReader(self._home.box(box_id).console_log, still_open)
 
     async def box_metrics(self, ref: str) -> dict[str, Any]:
-        return self._usage.read(self.get(ref))
+        box = self.get(ref)
+        runtime = self._ledger.runtime(box.box_id)
+        counters = {"commands_executed_total": runtime.commands, "exec_errors_total": runtime.exec_errors}
+        return {**self._usage.read(box), **counters}
 
     def metrics(self) -> dict[str, Any]:
         counters = self._ledger.counters

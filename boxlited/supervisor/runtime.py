@@ -20,9 +20,11 @@ class BoxRuntime:
     __slots__ = (
         "box_id",
         "changed",
+        "commands",
         "dead",
         "died_at",
         "ended",
+        "exec_errors",
         "handle",
         "lock",
         "release",
@@ -45,6 +47,8 @@ class BoxRuntime:
         self.unknown_passes = 0
         self.unproven = False  # the live shim could not show that it knows its run's key
         self.restart_scope: trio.CancelScope | None = None
+        self.commands = 0  # asked for since the daemon began, and those of them that could not be started
+        self.exec_errors = 0
 
     def notify(self) -> None:
         """Wake everybody who waits for a change of this box."""

@@ -6,7 +6,7 @@ Owns the order of its life: recovery first, then the reconcile loop. Its parts a
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any
 
 import structlog
 import trio
@@ -27,8 +27,6 @@ from boxlited.supervisor.wiring import Wiring
 from boxlited.supervisor.worker import in_worker
 
 SIGKILL = 9
-
-T = TypeVar("T")
 
 log = structlog.get_logger()
 

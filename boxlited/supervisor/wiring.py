@@ -49,8 +49,6 @@ from boxlited.supervisor.transfers import Transfers
 from boxlited.supervisor.usage import UsageReader
 from boxlited.supervisor.watch import Watcher
 
-SIGKILL = 9
-
 T = TypeVar("T")
 
 log = structlog.get_logger()

@@ -265,9 +265,13 @@ def test_the_same_key_is_the_same_execution_also_at_once(box: Commands) -> None:
 
 
 def test_counters_tell_commands_and_errors(sandbox: Commands) -> None:
-    before = sandbox.daemon.client.metrics()
+    client = sandbox.daemon.client
+    before, of_box = client.metrics(), client.box_metrics(sandbox.box)
     sandbox.run("true")
     sandbox.refused(400, "invalid_argument", "no-such-command")
     after = sandbox.daemon.client.metrics()
     grown = {key: after[key] - before[key] for key in ("total_commands_executed", "total_exec_errors")}
     assert grown == {"total_commands_executed": 2, "total_exec_errors": 1}
+    seen = client.box_metrics(sandbox.box)
+    grown = {key: seen[key] - of_box[key] for key in ("commands_executed_total", "exec_errors_total")}
+    assert grown == {"commands_executed_total": 2, "exec_errors_total": 1}
