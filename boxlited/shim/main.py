@@ -20,10 +20,11 @@ from boxlited.shim.frugal import parse_json
 from boxlited.shim.listening import listen
 from boxlited.shim.loop import Loop
 from boxlited.shim.requests import Requests
-from boxlited.shim.workload import IGNORED, Workload, complain, says_not_executed
+from boxlited.shim.workload import COMPOSED, IGNORED, Workload, complain, compose, says_not_executed
 from boxlited.supervisor.exitfile import ExitInfo, stash, write_exit_file
 
 MAX_SPEC_BYTES = 4 << 20
+MAX_PREPARED_BYTES = 64 * 1024
 READY_FD = 3
 DELIVER_BASE = 33  # real-time signal 33 + n: deliver signal n to the workload
 DELIVERED = range(DELIVER_BASE + 1, DELIVER_BASE + 32)
@@ -36,11 +37,27 @@ def warm_up() -> None:
     signal.Signals(9)
 
 
-def run() -> int:
+def prepare(spec_fd: int) -> dict | None:  # type: ignore[type-arg]
+    """For the spawner, before the fork: the spec read and the command composed, of which every shim would have
+    pages of its own. Looks at no file; None for what takes long or is strange, which the shim then meets itself.
+    """
+    try:
+        size = os.lseek(spec_fd, 0, os.SEEK_END)
+        if size > MAX_PREPARED_BYTES:
+            return None
+        spec = _parse_spec(os.pread(spec_fd, size, 0))
+        if spec["user"] is None:  # a name would have to be looked up
+            spec[COMPOSED] = compose(engine_of(spec), spec)
+        return spec
+    except Exception:  # a spec that is none: for the shim to say
+        return None
+
+
+def run(prepared: dict | None = None) -> int:  # type: ignore[type-arg]
     """The whole life of a shim; returns its exit code. Never raises."""
     signals = _take_signals()
     try:
-        spec = _read_spec()
+        spec = _read_spec() if prepared is None else prepared
         run_id = spec["run_id"]
         exit_path = spec["paths"]["exit"]
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -210,7 +227,11 @@ def _read_spec() -> dict:  # type: ignore[type-arg]
     size = os.lseek(0, 0, os.SEEK_END)
     if size > MAX_SPEC_BYTES:
         raise ValueError("the spec is too long")
-    spec = parse_json(os.pread(0, size, 0).decode())
+    return _parse_spec(os.pread(0, size, 0))
+
+
+def _parse_spec(data: bytes) -> dict:  # type: ignore[type-arg]
+    spec = parse_json(data.decode())
     if not isinstance(spec, dict):
         raise TypeError("the spec is not an object")
     return spec

@@ -27,6 +27,7 @@ REAP_SECONDS = 0.001  # between looks at children that end by the way
 IGNORED = (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXFSZ)
 LOADER = ("LD_", "GLIBC_TUNABLES", "GCONV_PATH", "MALLOC_")
 LIBRARY_PATH = "LD_LIBRARY_PATH"
+INFO_FD = 10  # where bubblewrap finds what it reports to
 UMASK = 0o022  # the daemon's own is for its own files
 COMPLAINTS = (  # how bubblewrap puts what the box's own configuration brought about
     ("Can't chdir to ", "config", "working_dir cannot be entered in the box"),
@@ -35,6 +36,8 @@ COMPLAINTS = (  # how bubblewrap puts what the box's own configuration brought a
     ("Can't create file at ", "config", "a volume's guest_path cannot be made in the box"),
     ("overlay", "unsupported", "a copy-on-write layer cannot be mounted on rootfs_path here"),
 )
+
+COMPOSED = "composed"  # key of a spec: the command, where it was composed ahead
 
 _libc = ctypes.CDLL(None)
 _prctl = _libc.prctl
@@ -227,7 +230,7 @@ def _unfold(raw: int | None) -> tuple[int, bool]:
 
 
 def _become(engine: Engine, spec: dict, shim: int, out: int, info: int) -> None:  # type: ignore[type-arg]
-    """In the child: never returns. Composes the command here, so that the shim's own pages stay shared."""
+    """In the child: never returns."""
     try:
         for number in IGNORED:  # an exec keeps what is ignored, and resets what is handled
             _signal.signal(number, _signal.SIG_DFL)
@@ -237,12 +240,13 @@ def _become(engine: Engine, spec: dict, shim: int, out: int, info: int) -> None:
             os._exit(127)
         hit("workload.after_leash")
         forgo_protection()
-        argv, env = _apart(*engine.command(spec, info))
+        engine.check(spec)
+        argv, env = spec.get(COMPOSED) or compose(engine, spec)
         os.umask(UMASK)
         os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
         os.dup2(out, 1)
         os.dup2(out, 2)
-        os.set_inheritable(info, True)
+        info = _move(info, INFO_FD)
         os.closerange(3, info)
         os.closerange(info + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
         _execute(argv, env)
@@ -254,6 +258,20 @@ def _become(engine: Engine, spec: dict, shim: int, out: int, info: int) -> None:
         os.write(info, json.dumps({"engine_error": ["internal", repr(error)]}).encode())
     finally:
         os._exit(127)
+
+
+def compose(engine: Engine, spec: dict) -> tuple[list[str], dict[str, str]]:  # type: ignore[type-arg]
+    """The words and the environment of bubblewrap. Raises EngineError."""
+    return _apart(*engine.command(spec, INFO_FD))
+
+
+def _move(fd: int, number: int) -> int:
+    """The same at this number, and open over an exec."""
+    if fd == number:
+        os.set_inheritable(fd, True)
+    else:
+        os.dup2(fd, number)
+    return number
 
 
 def _apart(argv: list[str], env: dict[str, str]) -> tuple[list[str], dict[str, str]]:

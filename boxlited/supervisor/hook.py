@@ -36,6 +36,7 @@ class Hook:
         self.birth_cgroup = _open_directory(request["cgroups"][0]) if request["cgroups"] else None
         self._rlimits = [(RLIMITS[name], (pair[0], pair[1])) for name, pair in request["rlimits"].items()]
         argv = request["argv"]
+        self._prepared = shim_main.prepare(fds[0]) if argv is None else None
         self._argv = None if argv is None else [os.fsencode(word) for word in argv]
         self._env = {os.fsencode(key): os.fsencode(value) for key, value in request["env"].items()}
 
@@ -96,7 +97,7 @@ class Hook:
             os.execvpe(self._argv[0], self._argv, self._env)
         os.close(report)
         write_file(b"/proc/self/comm", SHIM_COMM)
-        os._exit(shim_main.run())
+        os._exit(shim_main.run(self._prepared))
 
 
 def _reset_signals() -> None:

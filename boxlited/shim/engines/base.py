@@ -18,8 +18,11 @@ class Engine:
     name = ""
     wishes: frozenset[str] = frozenset()  # of "rootfs_path", "volumes": what it can honour; the rest is a 422
 
+    def check(self, spec: dict) -> None:  # type: ignore[type-arg]
+        """Look at what the host must have, before each start; blocks on its files. Raises EngineError."""
+
     def command(self, spec: dict, status_fd: int) -> tuple[list[str], dict[str, str]]:  # type: ignore[type-arg]
-        """The argv and environment to execute. Raises EngineError."""
+        """The argv and environment to execute. Must look at nothing: it is composed ahead. Raises EngineError."""
         raise EngineError("unsupported", f"engine {self.name} starts nothing")
 
     def confine(self, spec: dict) -> None:  # type: ignore[type-arg]

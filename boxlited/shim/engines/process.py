@@ -15,17 +15,19 @@ INHERITED = ("PATH", "HOME", "LANG", "TZ")
 class ProcessEngine(Engine):
     name = "process"
 
+    def check(self, spec: dict) -> None:  # type: ignore[type-arg]
+        directory = spec["working_dir"]
+        if directory is not None and not os.path.isdir(directory):
+            raise EngineError("config", f"working_dir {directory!r} is not a directory")
+
     def command(self, spec: dict, status_fd: int) -> tuple[list[str], dict[str, str]]:  # type: ignore[type-arg]
         argv = [spec["bwrap"], "--die-with-parent", "--unshare-pid", "--json-status-fd", str(status_fd)]
         argv += ["--dev-bind", "/", "/", "--proc", "/proc"]
         if not spec["tty"]:
             argv.append("--new-session")
         argv += identity_arguments(spec["user"])
-        directory = spec["working_dir"]
-        if directory is not None:
-            if not os.path.isdir(directory):
-                raise EngineError("config", f"working_dir {directory!r} is not a directory")
-            argv += ["--chdir", directory]
+        if spec["working_dir"] is not None:
+            argv += ["--chdir", spec["working_dir"]]
         return [*argv, "--", *workload_argv(spec)], self.environment(spec)
 
     def environment(self, spec: dict) -> dict[str, str]:  # type: ignore[type-arg]

@@ -30,9 +30,31 @@ HIDDEN = tuple(
 )
 
 
+def _beside_usr() -> list[str]:
+    """The host's /bin, /lib and so on: links into /usr, or directories of their own."""
+    argv: list[str] = []
+    for path in (f"/{name}" for name in HOST_LINKS):
+        if os.path.islink(path):
+            argv += ["--symlink", os.readlink(path), path]
+        elif os.path.isdir(path):
+            argv += ["--ro-bind", path, path]
+    return argv
+
+
+BESIDE_USR = tuple(_beside_usr())
+
+
 class SandboxEngine(Engine):
     name = "sandbox"
     wishes = frozenset({"rootfs_path", "volumes"})
+
+    def check(self, spec: dict) -> None:  # type: ignore[type-arg]
+        rootfs = spec["rootfs"]
+        if rootfs["kind"] != "host" and not os.path.isdir(rootfs["path"]):
+            raise EngineError("config", f"rootfs_path {rootfs['path']!r} is not a directory")
+        for volume in spec["volumes"]:
+            refuse_links(volume["guest_path"], _writable(spec))
+            _check_volume(volume["host_path"])
 
     def command(self, spec: dict, status_fd: int) -> tuple[list[str], dict[str, str]]:  # type: ignore[type-arg]
         argv = [spec["bwrap"], "--die-with-parent", "--json-status-fd", str(status_fd)]
@@ -50,8 +72,7 @@ class SandboxEngine(Engine):
             argv += ["--ro-bind", "/dev/null", path]
         argv += ["--dev", "/dev", "--tmpfs", "/dev/shm", "--bind", spec["paths"]["tmp"], "/tmp"]
         for volume in spec["volumes"]:
-            refuse_links(volume["guest_path"], _writable(spec))
-            argv += _volume(volume)
+            argv += ["--ro-bind" if volume["read_only"] else "--bind", volume["host_path"], volume["guest_path"]]
         argv += ["--chdir", self.directory(spec)]
         return [*argv, "--", *workload_argv(spec)], self.environment(spec)
 
@@ -96,21 +117,12 @@ def _root(spec: dict) -> list[str]:  # type: ignore[type-arg]
     rootfs, paths = spec["rootfs"], spec["paths"]
     if rootfs["kind"] == "host":
         return _host_root(paths, network=spec["network"])
-    if not os.path.isdir(rootfs["path"]):
-        raise EngineError("config", f"rootfs_path {rootfs['path']!r} is not a directory")
     return ["--overlay-src", rootfs["path"], "--overlay", paths["upper"], paths["work"], "/"]
 
 
 def _host_root(paths: dict[str, str], *, network: bool) -> list[str]:
     """/usr of the host, the home's copy of what everyone may read in /etc, and a private writable home."""
-    argv = ["--ro-bind", "/usr", "/usr"]
-    for name in HOST_LINKS:
-        path = f"/{name}"
-        if os.path.islink(path):
-            argv += ["--symlink", os.readlink(path), path]
-        elif os.path.isdir(path):
-            argv += ["--ro-bind", path, path]
-    argv += ["--ro-bind", paths["etc"], "/etc"]
+    argv = ["--ro-bind", "/usr", "/usr", *BESIDE_USR, "--ro-bind", paths["etc"], "/etc"]
     for name in NETWORK_ETC if network else ():
         argv += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
     argv += ["--tmpfs", "/run", "--dir", "/var/tmp", "--symlink", "../run", "/var/run"]
@@ -124,12 +136,10 @@ def _writable(spec: dict) -> dict[str, list[str]]:  # type: ignore[type-arg]
     return {**home, "/tmp": [paths["tmp"]]}
 
 
-def _volume(volume: dict) -> list[str]:  # type: ignore[type-arg]
-    source = volume["host_path"]
+def _check_volume(source: str) -> None:
     try:
         os.stat(source)
     except FileNotFoundError:
         raise EngineError("config", f"volume {source!r} does not exist on the host") from None
     except OSError as error:
         raise EngineError("config", f"volume {source!r} cannot be used by the daemon: {error.strerror}") from None
-    return ["--ro-bind" if volume["read_only"] else "--bind", source, volume["guest_path"]]
