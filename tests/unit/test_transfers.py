@@ -49,6 +49,24 @@ async def put(box: Any, pieces: int) -> str | None:
     return refused
 
 
+async def get(box: Any) -> str | None:
+    """An archive from a box that does as `box` does; returns what is refused, or cut."""
+    ours, theirs = trio.socket.socketpair(socket.AF_UNIX)
+    with ours, theirs:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(box, Channel(theirs))
+            transfers = Transfers(OneChannel(Channel(ours)), {})  # type: ignore[arg-type]
+            refused = None
+            try:
+                async with transfers.get(BOX, "/etc", False) as pieces:
+                    async for _piece in pieces:
+                        pass
+            except BoxlitedError as error:
+                refused = error.message
+            nursery.cancel_scope.cancel()
+    return refused
+
+
 async def deaf(_channel: Channel) -> None:
     await trio.sleep_forever()
 
@@ -86,3 +104,18 @@ async def test_a_box_that_is_slow_is_waited_for(autojump_clock: trio.testing.Moc
 
 async def test_a_refusal_comes_through_while_nothing_is_taken(autojump_clock: trio.testing.MockClock) -> None:
     assert await put(refusing, 4) == "no"
+
+
+async def test_a_box_that_says_nothing_of_what_it_is_asked_for_is_given_up(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    assert "said nothing about '/etc'" in str(await get(deaf))
+
+
+async def test_a_box_that_stops_in_the_midst_of_an_archive_is_given_up(autojump_clock: trio.testing.MockClock) -> None:
+    async def halting(channel: Channel) -> None:
+        await channel.send(Kind.REPLY, b'{"ok": true}')
+        await channel.send(Kind.DATA, bytes(512))
+        await trio.sleep_forever()
+
+    assert "/etc" in str(await get(halting))
