@@ -55,6 +55,38 @@ def run_daemon(config: Config, on_ready: Callable[[list[str]], None] | None = No
 
     `on_ready` is called with the addresses once the daemon answers.
     """
+    answering: list[str] = []
+
+    def note(addresses: list[str]) -> None:
+        answering.extend(addresses)
+        if on_ready is not None:
+            on_ready(addresses)
+
+    try:
+        _run(config, note)
+    except (OSError, BaseExceptionGroup) as error:
+        refused = None if answering else _first_os_error(error)  # a later one is a bug, and told as one
+        if refused is None:
+            raise
+        where = f" ({refused.filename})" if refused.filename else ""
+        raise StartupError(
+            f"cannot start: {refused.strerror or refused}{where}; boxes live on. The next start may find it better:"
+            " see what the host is short of",
+            EX_OSERR,
+        ) from error
+
+
+def _first_os_error(error: BaseException) -> OSError | None:
+    """When there is nothing but OSErrors."""
+    if isinstance(error, OSError):
+        return error
+    if isinstance(error, BaseExceptionGroup):
+        inner = [_first_os_error(one) for one in error.exceptions]
+        return inner[0] if all(inner) else None
+    return None
+
+
+def _run(config: Config, on_ready: Callable[[list[str]], None]) -> None:
     os.umask(0o077)
     hit("daemon.begin")
     notifier, handed_over = sdnotify.Notifier.from_env(), inherited(os.environ)
@@ -95,7 +127,7 @@ async def _serve(
     supervisor: Supervisor,
     handed_over: list[Listener],
     notifier: sdnotify.Notifier,
-    on_ready: Callable[[list[str]], None] | None,
+    on_ready: Callable[[list[str]], None],
 ) -> None:
     stop = trio.Event()
     with trio.open_signal_receiver(*SHUTDOWN_SIGNALS) as signals:
@@ -126,7 +158,7 @@ async def _serve_api(
     server: ApiServer,
     notifier: sdnotify.Notifier,
     stop: trio.Event,
-    on_ready: Callable[[list[str]], None] | None,
+    on_ready: Callable[[list[str]], None],
 ) -> None:
     async with trio.open_nursery() as nursery:
         addresses = await nursery.start(server.serve)
@@ -135,8 +167,7 @@ async def _serve_api(
         notifier.ready()
         nursery.start_soon(sdnotify.watchdog, notifier, lambda: supervisor.is_ready)
         log.info("ready", addresses=addresses, version=__version__, pid=os.getpid())
-        if on_ready is not None:
-            on_ready(addresses)
+        on_ready(addresses)
         await stop.wait()
         drains = config.shutdown.on_stop == "drain"
         notifier.stopping("are drained" if drains else "live on")

@@ -27,7 +27,7 @@ EX_SOFTWARE = 70
 EX_CANTCREAT = 73
 T = TypeVar("T")
 PLAUSIBLE_VERSION = 1000  # a schema number beyond it is damage, not a newer program
-SUFFIXES = ("", "-wal", "-shm")
+SUFFIXES = ("", "-wal", "-shm", "-journal")
 # The statements run here are known to be good: an error of logic or of a constraint is the file's.
 CONTENT_ERRORS = frozenset(
     {
@@ -59,6 +59,7 @@ def prepare(connection: sqlite3.Connection, path: Path, load: Callable[[sqlite3.
         _check_header(path)
         _refuse_newer(path)
         connection.execute("PRAGMA journal_mode = WAL")
+        _judge_version(_version(connection), path)
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute(f"PRAGMA busy_timeout = {BUSY_MILLISECONDS}")
         _check(connection)
@@ -97,9 +98,15 @@ def _refuse_newer(path: Path) -> None:
         raise StartupError(f"SQLite {sqlite3.sqlite_version} is too old: {oldest} is needed", EX_UNAVAILABLE)
     reader = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)
     try:
-        version = _version(reader)
+        _judge_version(_version(reader), path)
+    except sqlite3.OperationalError as error:
+        if primary_code(error) != sqlite3.SQLITE_READONLY:
+            raise  # else its first commit was cut, before there was a WAL: to roll that back is to write
     finally:
         reader.close()
+
+
+def _judge_version(version: int, path: Path) -> None:
     if SCHEMA_VERSION < version <= PLAUSIBLE_VERSION:
         raise StartupError(
             f"the database {path} was written by a newer boxlited (schema {version}, this program knows"

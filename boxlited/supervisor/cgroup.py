@@ -145,12 +145,16 @@ class Cgroups:
             with contextlib.suppress(OSError):
                 directory.rmdir()
 
-    def tidy(self, running: Container[str]) -> None:
-        """Remove the empty cgroups that a killed daemon, or a removal that failed, left of boxes that do not run."""
-        for parent in (self._v2, *self._v1.values()):
-            for name in _subdirectories(parent):
-                if name not in running:
-                    self.remove(name)
+    def tidy(self, running: Container[str]) -> bool:
+        """Remove the empty cgroups that a killed daemon, or a removal that failed, left of boxes that do not run.
+
+        False when it could not be seen which there are.
+        """
+        found = [_subdirectories(parent) for parent in (self._v2, *self._v1.values())]
+        for name in {name for names in found for name in names or ()}:
+            if name not in running:
+                self.remove(name)
+        return None not in found
 
     def release(self) -> None:
         """Remove the parents that no box is left in, at the daemon's end."""
@@ -165,11 +169,17 @@ class Cgroups:
                 yield parent / box_id
 
 
-def _subdirectories(parent: Path | None) -> list[str]:
-    if parent is not None:
-        with contextlib.suppress(OSError), os.scandir(parent) as entries:
+def _subdirectories(parent: Path | None) -> list[str] | None:
+    """None when it cannot be read now."""
+    if parent is None:
+        return []
+    try:
+        with os.scandir(parent) as entries:
             return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
-    return []
+    except FileNotFoundError:
+        return []
+    except OSError:
+        return None
 
 
 def _memberships(own: Path) -> dict[str, str]:

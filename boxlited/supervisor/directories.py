@@ -62,10 +62,10 @@ class Directories:
         made = [_Made(config, self._home.box(BoxID.parse(config.box_id))) for config in configs]
         for one in made:
             one.attempt(one.write)
-        hit("create.before_sync")
-        for one in made:
-            one.attempt(one.sync)
         try:
+            hit("create.before_sync")
+            for one in made:
+                one.attempt(one.sync)
             _sync_directory(self._home.boxes_dir)
         except OSError as error:
             for one in made:

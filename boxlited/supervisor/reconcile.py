@@ -63,6 +63,7 @@ class Reconciler:
         self._boot_id = kernel.boot_id()
         self._random = random.Random()
         self.passes = 0
+        self._is_tidy = True
         self.is_recovered = False
 
     async def recover(self, *, database_lost: bool) -> None:
@@ -106,8 +107,9 @@ class Reconciler:
         for box in self._slice():
             await self._pass_one(box, dry_run=False)
         self._expire()
-        if self.passes % HOUSEKEEPING_PASSES == 0:
+        if self.passes % HOUSEKEEPING_PASSES == 0 or not self._is_tidy:
             self._tidy_cgroups()
+        if self.passes % HOUSEKEEPING_PASSES == 0:
             for box_id in await self._housekeeper.tidy():
                 self._background(box_id, Request.RECONCILE, Options())
 
@@ -134,7 +136,7 @@ class Reconciler:
     def _tidy_cgroups(self) -> None:
         """After the look at the boxes: until then a cgroup may hold the evidence of a death."""
         boxes = self._ledger.store.boxes.values()
-        self._cgroups.tidy({box.box_id for box in boxes if is_run_open(box)})
+        self._is_tidy = self._cgroups.tidy({box.box_id for box in boxes if is_run_open(box)})
 
     async def _pass_one(self, box: Box, *, dry_run: bool) -> dict[str, Any]:
         runtime = self._ledger.runtime(box.box_id)

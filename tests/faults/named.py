@@ -28,7 +28,7 @@ POINTS: dict[str, tuple[str, ...]] = {
     ),
     "start": (
         "start.after_intent", "start.after_cgroup", "start.after_spawn", "start.after_ready", "start.after_row",
-        "watch.before_register",
+        f"watch.before_register{SECOND}",  # the bystander was first
         "spawner.before_fork", "spawner.after_fork", "hook.begin", "hook.before_pid_file", "hook.after_pid_file",
         "shim.after_stash", "shim.before_workload", "shim.after_workload", "shim.after_ready",
         "workload.before_leash", "workload.after_leash",
@@ -109,4 +109,6 @@ def run(bench: Bench, point: Point) -> None:
         assert bench.daemon.process.wait(timeout=30) == -signal.SIGKILL
     if starts and not said_yes and point.kind != "kill":
         refused_in_words(bench)
+    if point.name == "shim.after_ready":
+        said_yes = False  # it ran when that was said, and has ended since
     judge(operation, said_yes, may_die=starts or (point.kind == "kill" and not below))

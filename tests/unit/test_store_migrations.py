@@ -1,4 +1,4 @@
-# ruff: noqa: ASYNC240 small files, and nothing else runs in these loops
+# ruff: noqa: ASYNC240, ASYNC221 small files, short programs, and nothing else runs in these loops
 """Opening the database: new, older, newer, damaged, torn. What is set aside is never lost."""
 
 from __future__ import annotations
@@ -7,6 +7,7 @@ import os
 import random
 import sqlite3
 import stat
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -350,3 +351,32 @@ async def test_the_files_are_private_whatever_the_umask(path: Path) -> None:
                 assert stat.S_IMODE(os.stat(f"{path}{suffix}").st_mode) == 0o600
     finally:
         os.umask(before)
+
+
+# -- the very first commit
+
+CUT = """
+import os, sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("PRAGMA cache_size = 1")
+connection.execute(f"PRAGMA user_version = {sys.argv[2]}")
+connection.execute("BEGIN")
+connection.execute("CREATE TABLE left_over (content)")
+connection.executemany("INSERT INTO left_over VALUES (?)", [("x" * 3000,)] * 50)
+os._exit(0)
+"""
+
+
+@pytest.mark.parametrize("number", [0, SCHEMA_VERSION + 1])
+async def test_a_first_commit_that_was_cut_is_rolled_back(path: Path, number: int) -> None:
+    """Before there is a WAL, SQLite keeps a rollback journal: to read such a file is to write it first."""
+    subprocess.run([sys.executable, "-c", CUT, str(path), str(number)], check=True, timeout=60)
+    journal = Path(f"{path}-journal")
+    assert journal.stat().st_size > 0
+    if number > SCHEMA_VERSION:
+        assert "newer boxlited" in (await refusal(path)).message
+        return
+    async with opened(path):
+        pass
+    assert not journal.exists()
+    assert version(path) == SCHEMA_VERSION

@@ -6,7 +6,7 @@ mmdebstrap --quiet --mode=root --variant=minbase --format=directory \
   --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/doc/*' \
   --dpkgopt='path-exclude=/usr/share/locale/*' --dpkgopt='path-exclude=/usr/share/info/*' \
   --aptopt='Acquire::Languages "none"' \
-  --include=systemd,systemd-sysv,libpam-systemd,udev,dbus,kmod,procps,util-linux-extra,curl,qemu-guest-agent,python3,python3-venv,passwd \
+  --include=systemd,systemd-sysv,libpam-systemd,udev,dbus,kmod,procps,util-linux-extra,curl,qemu-guest-agent,libeatmydata1,python3,python3-venv,passwd \
   "$suite" "$root" "$sources"
 
 units=$root/etc/systemd/system

@@ -11,7 +11,7 @@ ln -sfn /opt/boxlited/bin/boxlited "$root/usr/bin/boxlited"
 ln -sfn /opt/boxlited/bin/boxctl "$root/usr/bin/boxctl"
 
 install -m 644 -t "$root/usr/lib/systemd/system" "$units"/*.service "$units"/*.socket
-install -m 644 -t "$root/usr/lib/systemd/user" "$units"/user/*.service
+install -m 644 -t "$root/usr/lib/systemd/user" "$units"/user/*.service "$units/boxlited-boxes.service"
 install -m 644 "$units/boxlited.sysusers.conf" "$root/usr/lib/sysusers.d/boxlited.conf"
 install -m 644 "$units/boxlited.tmpfiles.conf" "$root/usr/lib/tmpfiles.d/boxlited.conf"
 install -D -m 644 "$units/boxlited.toml.example" "$root/etc/boxlited/boxlited.toml"
