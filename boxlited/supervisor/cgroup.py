@@ -46,7 +46,7 @@ class Cgroups:
     @classmethod
     def detect(cls, home: Path, root: Path = ROOT, own: Path = Path("/proc/self/cgroup")) -> Cgroups:
         """Find what this process may use. Creates its parents; moves this process into a leaf where
-        a delegated v2 subtree demands it. Never raises for what the host lacks."""
+        a delegated v2 subtree demands it. Never raises for what the host lacks; OSError when that cannot be read."""
         prefix = f"boxlited-{hashlib.sha256(os.fsencode(home)).hexdigest()[:8]}"
         memberships = _memberships(own)
         v2, limits = _detect_v2(root, memberships.get(""), prefix)
@@ -185,7 +185,7 @@ def _subdirectories(parent: Path | None) -> list[str] | None:
 def _memberships(own: Path) -> dict[str, str]:
     """Controller -> path of this process; "" is the unified hierarchy."""
     found: dict[str, str] = {}
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(FileNotFoundError):  # any other error is no absence: the limits of boxes hang on it
         for line in own.read_text().splitlines():
             _, controllers, path = line.split(":", 2)
             for controller in controllers.split(","):

@@ -11,7 +11,7 @@ import trio
 from boxlited.errors import BoxlitedError, Internal
 from boxlited.model import Box, BoxID
 from boxlited.supervisor.apply import Applier, Options
-from boxlited.supervisor.decide import decide, decide_start_failed
+from boxlited.supervisor.decide import decide, decide_start_failed, is_run_open
 from boxlited.supervisor.identity import PidfdHandle
 from boxlited.supervisor.ledger import Ledger
 from boxlited.supervisor.observe import Observer, Sight
@@ -61,6 +61,8 @@ class Settler:
         sight = self._observer.observe(box, runtime)
         if sight.handle is not None:
             self.hold(box.box_id, sight.handle)
+        elif runtime.handle is not None and runtime.died_at is not None and not is_run_open(box):
+            runtime.forget_run()  # it was accounted for, and something failed right after
         return sight
 
     def peek(self, box: Box) -> tuple[Observation, Plan]:
