@@ -22,6 +22,7 @@ from boxlited.model import Box, BoxStatus, Desired, EventKind, IdentityKind, Sto
 from boxlited.supervisor.cgroup import Cgroups
 from boxlited.supervisor.crash import CrashReport
 from boxlited.supervisor.directories import Directories
+from boxlited.supervisor.exitfile import remove_half
 from boxlited.supervisor.kernel import KernelProtocol
 from boxlited.supervisor.layout import HomeLayout
 from boxlited.supervisor.ledger import Ledger
@@ -193,6 +194,8 @@ class Applier:
             runtime.ended = row
             runtime.forget_run()
             self._cgroups.remove(box.box_id)
+            if box.pid is not None:
+                remove_half(self._home.box(box.box_id).exit_file, box.pid)
             log.info("box ended", box_id=box.box_id, name=box.name, **data)
         return row
 

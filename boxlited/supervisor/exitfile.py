@@ -147,7 +147,7 @@ def _encode(info: ExitInfo, limit: int) -> bytes:
 def write_exit_file(path: "os.PathLike[str] | str", info: ExitInfo) -> None:
     """Write atomically: temporary name, fsync, rename, fsync of the directory. Raises OSError."""
     target = os.fspath(path)
-    temporary = f"{target}.{os.getpid()}.tmp"
+    temporary = _temporary(target, os.getpid())
     _remove(temporary)  # of an earlier process with this pid
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
@@ -209,3 +209,15 @@ def _stash_around_directories(exit_path: str, previous_path: str) -> bool:
 
 def _set_aside(path: str) -> None:
     os.rename(path, f"{path}.refused-{os.urandom(4).hex()}")
+
+
+def _temporary(target: str, pid: int) -> str:
+    return f"{target}.{pid}.tmp"
+
+
+def remove_half(path: "os.PathLike[str] | str", pid: int) -> None:
+    """What a shim of this pid was killed over while it wrote its exit file. Call once it has ended."""
+    try:
+        os.unlink(_temporary(os.fspath(path), pid))
+    except OSError:
+        return  # there is none, or it stays: it is never read

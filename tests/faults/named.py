@@ -52,7 +52,8 @@ POINTS: dict[str, tuple[str, ...]] = {
 # Cut by tests of their own, which bring about what reaches them.
 ELSEWHERE = frozenset({"key.before_rename", "apply.await_evidence"})
 BELOW = ("spawner.", "hook.", "shim.", "exit.", "workload.")  # in a process that the daemon has forked
-NO_CALLS = ("store.", "daemon.", "recover.", "quarantine.")  # no system call of ours that could fail lies there
+# No system call of ours that could fail lies there.
+NO_CALLS = ("store.", "daemon.", "recover.", "quarantine.", "shim.before_exit_file", "shim.after_exit_file")
 
 
 @dataclass(frozen=True, slots=True)
