@@ -262,8 +262,13 @@ class Spawner:
             for fd in fds:
                 os.close(fd)
             return
-        pending.pid, pending.start_time = message["pid"], message["start_time"]
-        pending.pidfd = fds[0]
+        if fds:
+            pending.pid, pending.start_time = message["pid"], message["start_time"]
+            pending.pidfd = fds[0]
+        else:  # the kernel drops what there is no number for; the shim is found by its pid file
+            pending.error = ResourceExhausted(
+                "the daemon has no descriptor free for another box: raise LimitNOFILE or `ulimit -n`, or stop boxes"
+            )
         pending.done.set()
 
     def _lost(self) -> None:

@@ -173,7 +173,10 @@ class Wiring(Queries, Executing):
             finally:
                 done.set()
 
-        self._nursery.start_soon(run)
+        try:
+            self._nursery.start_soon(run)
+        except RuntimeError as error:  # the nursery has ended, and the API ends next
+            raise Internal("the daemon is shutting down: retry in a moment") from error
         await done.wait()
         if problem:
             raise problem[0]

@@ -13,6 +13,7 @@ import pytest
 import trio
 import trio.testing
 
+from boxlited.errors import ResourceExhausted
 from boxlited.supervisor.spawn import Spawned, Spawner, SpawnerGone, SpawnRequest
 
 TIMES = 40  # trio runs tasks in any order: each time is one throw of a coin
@@ -33,7 +34,7 @@ class ThreadlessSpawner:
         self.theirs.append(theirs)
         self.spawner._socket = trio.socket.from_stdlib_socket(ours)
 
-    async def answer(self, **changes: Any) -> None:
+    async def answer(self, pidfds: int = 1, **changes: Any) -> None:
         """To the request that was sent, with a descriptor in place of a pidfd."""
         theirs = self.theirs[-1]
         await trio.lowlevel.wait_readable(theirs)
@@ -46,7 +47,8 @@ class ThreadlessSpawner:
         message = {"op": "spawned", "seq": json.loads(data)["seq"], "pid": 77, "start_time": 5, **changes}
         null = os.open("/dev/null", os.O_RDONLY)
         theirs.sendmsg(
-            [json.dumps(message).encode()], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [null]))]
+            [json.dumps(message).encode()],
+            [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [null] * pidfds))][:pidfds],
         )
         os.close(null)
 
@@ -107,6 +109,25 @@ async def test_who_is_cancelled_as_the_answer_comes_leaves_no_descriptor(
             asking.cancel_scope.cancel()
         await trio.testing.wait_all_tasks_blocked()
         assert open_descriptors() == before
+        nursery.cancel_scope.cancel()
+    stage.theirs[0].close()
+
+
+async def test_an_answer_whose_pidfd_found_no_number_is_a_refusal_and_no_end_of_the_daemon(
+    request_: SpawnRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = ThreadlessSpawner(monkeypatch)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(stage.spawner.run)
+        async with trio.open_nursery() as asking:
+
+            async def ask() -> None:
+                with pytest.raises(ResourceExhausted, match="no descriptor free"):
+                    await stage.spawner.spawn(request_)
+
+            asking.start_soon(ask)
+            await stage.answer(pidfds=0)
+        assert stage.spawner.restarts == 0
         nursery.cancel_scope.cancel()
     stage.theirs[0].close()
 
