@@ -117,9 +117,7 @@ class Soak:
             except AssertionError as error:
                 self._problems.append(str(error))
         if "Traceback" in daemon.log_text():
-            self._problems.append(
-                "an error was not told in words: " + daemon.log_text().partition("Traceback")[2][:2000]
-            )
+            self._problems.append("an error was not told in words: " + first_traceback(daemon.log_text()))
         self.oracles += 1
         self._say(f"{'':11}oracle: {len(daemon.shims())} shims, {len(self._problems)} violations")
 
@@ -177,6 +175,12 @@ def main(seed: str, minutes: float) -> int:
     for problem in problems:
         print(f"VIOLATION {problem}\n  again: make soak SEED={seed} MINUTES={minutes:g}", file=sys.stderr)
     return 1 if problems else 0
+
+
+def first_traceback(log: str) -> str:
+    """Its end says what it was."""
+    text = log.partition("Traceback")[2].partition("\n{")[0]
+    return text if len(text) < 3000 else f"{text[:500]} ... {text[-2500:]}"
 
 
 if __name__ == "__main__":
