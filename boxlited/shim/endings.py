@@ -12,7 +12,7 @@ from boxlited.failpoints import hit
 
 PIDFD_GET_INFO = 0xC040FF0B
 PIDFD_INFO_EXIT = 1 << 3
-RETRY_SECONDS = 0.05
+RETRY_SECONDS = 1.0  # a machine that is busy reaps late, and a guess at the end would be told as the truth
 PAUSE_SECONDS = 0.0002
 
 
