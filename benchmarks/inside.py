@@ -69,9 +69,9 @@ def output(scale: float) -> list[Row]:
 
 
 def _through_a_pipe(size: int) -> None:
-    with subprocess.Popen(["head", "-c", str(size), "/dev/zero"], stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(["head", "-c", str(size), "/dev/zero"], stdout=subprocess.PIPE, bufsize=0) as process:
         assert process.stdout is not None
-        while process.stdout.read1(256 * 1024):
+        while process.stdout.read(256 * 1024):
             pass
 
 

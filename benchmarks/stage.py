@@ -97,13 +97,16 @@ def timed(work: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def until(look: Callable[[], T], seconds: float = 30.0) -> T:
+def until(look: Callable[[], T | None], seconds: float = 30.0) -> T:
+    """The last look is after the deadline: one who did not run for so long has seen nothing of what came."""
     end = time.monotonic() + seconds
-    while not (value := look()):
-        if time.monotonic() > end:
+    while True:
+        is_last = time.monotonic() > end
+        if value := look():
+            return value
+        if is_last:
             raise TimeoutError("what was waited for did not come")
         time.sleep(POLL_SECONDS)
-    return value
 
 
 def pss_kib(pid: int) -> int:

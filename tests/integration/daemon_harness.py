@@ -33,13 +33,17 @@ T = TypeVar("T")
 
 
 def until(look: Callable[[], T], what: str, seconds: float = DEADLINE_SECONDS) -> T:
-    """Poll until `look` gives something true; fails with `what` at the deadline."""
+    """Poll until `look` gives something true; fails with `what` at the deadline.
+
+    The last look is after the deadline: one who did not run for so long has seen nothing of what came.
+    """
     end = time.monotonic() + seconds
     while True:
+        is_last = time.monotonic() >= end
         value = look()
         if value:
             return value
-        assert time.monotonic() < end, f"timed out: {what}"
+        assert not is_last, f"timed out: {what}"
         time.sleep(0.005)
 
 
