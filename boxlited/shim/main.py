@@ -53,8 +53,8 @@ def prepare(spec_fd: int) -> dict | None:  # type: ignore[type-arg]
         return None
 
 
-def run(prepared: dict | None = None) -> int:  # type: ignore[type-arg]
-    """The whole life of a shim; returns its exit code. Never raises."""
+def run(prepared: dict | None, spawner: int) -> int:  # type: ignore[type-arg]
+    """The whole life of a shim; returns its exit code. Never raises. `spawner` is the pid of who forked it."""
     signals = _take_signals()
     try:
         spec = _read_spec() if prepared is None else prepared
@@ -63,13 +63,16 @@ def run(prepared: dict | None = None) -> int:  # type: ignore[type-arg]
     except (OSError, ValueError, KeyError, TypeError) as error:
         _say(_not_ready("internal", f"the spec is not usable: {error!r}"))
         return 1
+
+    def record(info: ExitInfo) -> None:
+        _record(exit_path, info._replace(run_id=run_id), spawner)
+
     try:
         stash(exit_path, spec["paths"]["exit_previous"])
         hit("shim.after_stash")
-        return _live(spec, signals, lambda info: _record(exit_path, info._replace(run_id=run_id)))
+        return _live(spec, signals, record)
     except EngineError as error:
-        info = ExitInfo("error", 1, message=str(error), error_kind=error.kind)
-        _record(exit_path, info._replace(run_id=run_id))
+        record(ExitInfo("error", 1, message=str(error), error_kind=error.kind))
         _say(_not_ready(error.kind, str(error)))
         return 1
     except Exception as error:  # a bug of ours must be told as such, not as the workload's end
@@ -78,7 +81,7 @@ def run(prepared: dict | None = None) -> int:  # type: ignore[type-arg]
             trace = trace.tb_next
         where = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}:0" if trace is not None else None
         info = ExitInfo("panic", 101, message=repr(error), location=where)
-    _record(exit_path, info._replace(run_id=run_id))
+    record(info)
     return info.exit_code & 0xFF
 
 
@@ -193,9 +196,11 @@ def _ending(raw: int, certain: bool) -> ExitInfo:
     return ExitInfo("exited", os.WEXITSTATUS(raw))
 
 
-def _record(path: str, info: ExitInfo) -> None:
+def _record(path: str, info: ExitInfo, spawner: int) -> None:
+    """While the spawner lives there is a daemon, whose commit of the box's end comes next and is synced: only
+    without one must the file outlast a power cut by itself."""
     try:
-        write_exit_file(path, info)
+        write_exit_file(path, info, sync_name=os.getppid() != spawner)
     except OSError as error:
         _complain(f"the exit could not be recorded: {error.strerror}; it was {info}")
 

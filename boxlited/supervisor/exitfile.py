@@ -144,8 +144,11 @@ def _encode(info: ExitInfo, limit: int) -> bytes:
     return json.dumps(content).encode()
 
 
-def write_exit_file(path: "os.PathLike[str] | str", info: ExitInfo) -> None:
-    """Write atomically: temporary name, fsync, rename, fsync of the directory. Raises OSError."""
+def write_exit_file(path: "os.PathLike[str] | str", info: ExitInfo, *, sync_name: bool = True) -> None:
+    """Write atomically: temporary name, fsync, rename, fsync of the directory. Raises OSError.
+
+    Without `sync_name` a power cut within moments may take the name away, and never leaves half a file under it.
+    """
     target = os.fspath(path)
     temporary = _temporary(target, os.getpid())
     _remove(temporary)  # of an earlier process with this pid
@@ -163,7 +166,12 @@ def write_exit_file(path: "os.PathLike[str] | str", info: ExitInfo) -> None:
     except OSError:
         _remove(temporary)
         raise
-    directory = os.open(os.path.dirname(target) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    if sync_name:
+        _sync_directory(os.path.dirname(target) or ".")
+
+
+def _sync_directory(path: str) -> None:
+    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(directory)
     finally:

@@ -31,6 +31,7 @@ class Hook:
 
     def __init__(self, request: dict, fds: list[int]) -> None:  # type: ignore[type-arg]
         self._fds = fds
+        self._spawner = os.getpid()
         self._writer = PidFileWriter(request["pid_file"])
         self._cgroups = [os.fsencode(path) + b"/cgroup.procs" for path in request["cgroups"]]
         self.birth_cgroup = _open_directory(request["cgroups"][0]) if request["cgroups"] else None
@@ -97,7 +98,7 @@ class Hook:
             os.execvpe(self._argv[0], self._argv, self._env)
         os.close(report)
         write_file(b"/proc/self/comm", SHIM_COMM)
-        os._exit(shim_main.run(self._prepared))
+        os._exit(shim_main.run(self._prepared, self._spawner))
 
 
 def _reset_signals() -> None:

@@ -13,6 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from boxlited.errors import StorageError
+from boxlited.shim import main as shim_main
 from boxlited.supervisor.exitfile import (
     KINDS,
     MAX_EXIT_BYTES,
@@ -236,6 +237,18 @@ def test_a_record_is_durable_before_it_has_its_name_and_its_name_before_the_end(
     write_exit_file(tmp_path / "exit", info)
     temporary = f"exit.{os.getpid()}.tmp"
     assert passed == [f"sync {temporary}:{len(encode(info))}", "rename exit", f"sync {tmp_path.name}:1"]
+
+
+@pytest.mark.parametrize("has_spawner", [True, False])
+def test_without_a_daemon_to_record_the_end_its_file_outlasts_a_power_cut_by_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, has_spawner: bool
+) -> None:
+    """The spawner is a shim's parent for as long as it lives, and it lives as long as its daemon does."""
+    passed = watch_durability(monkeypatch)
+    shim_main._record(str(tmp_path / "exit"), ExitInfo("exited", 3), os.getppid() if has_spawner else 1 << 30)
+    steps = [step.partition(":")[0] for step in passed]
+    last = [] if has_spawner else [f"sync {tmp_path.name}"]
+    assert steps == [f"sync exit.{os.getpid()}.tmp", "rename exit", *last]
 
 
 def test_failed_write_leaves_the_old_record(tmp_path: Path) -> None:
