@@ -21,20 +21,28 @@ def exit_status(pidfd: int) -> int | None:
     parent does at about this time: tried for a bounded time. None when the kernel cannot tell."""
     end = time.monotonic() + RETRY_SECONDS
     while True:
-        buffer = bytearray(64)
-        struct.pack_into("Q", buffer, 0, PIDFD_INFO_EXIT)
         try:
-            hit("shim.exit_info")
-            fcntl.ioctl(pidfd, PIDFD_GET_INFO, buffer)
-        except ProcessLookupError:
-            pass
+            raw = _ask(pidfd)
         except OSError:
             return None
-        if struct.unpack_from("Q", buffer, 0)[0] & PIDFD_INFO_EXIT:
-            return int(struct.unpack_from("i", buffer, 60)[0])
-        if time.monotonic() > end:
-            return None
+        if raw is not None or time.monotonic() > end:
+            return raw
         time.sleep(PAUSE_SECONDS)
+
+
+def _ask(pidfd: int) -> int | None:
+    """None: not reaped yet, or in this very moment, when the kernel says ESRCH. It leaves the buffer as it was then:
+    with our request for an exit in it, which read as an answer is exit code 0."""
+    buffer = bytearray(64)
+    struct.pack_into("Q", buffer, 0, PIDFD_INFO_EXIT)
+    try:
+        hit("shim.exit_info")
+        fcntl.ioctl(pidfd, PIDFD_GET_INFO, buffer)
+    except ProcessLookupError:
+        return None
+    if not struct.unpack_from("Q", buffer, 0)[0] & PIDFD_INFO_EXIT:
+        return None
+    return int(struct.unpack_from("i", buffer, 60)[0])
 
 
 def is_supported() -> bool:

@@ -48,11 +48,17 @@ def test_a_life_that_nobody_saw_is_known_by_its_report(reported: list[str], ran:
             os.close(fd)
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        pytest.param(errno.ENOTTY, id="before Linux 6.15, as on stock Debian 12"),
+        pytest.param(errno.ESRCH, id="asked in the moment in which it is reaped"),
+    ],
+)
 @pytest.mark.parametrize("engine", ["sandbox", "process"])
-def test_ends_are_told_right_where_the_kernel_does_not_say_how_a_process_ended(engine: str) -> None:
-    """Before Linux 6.15 all that is known is what bubblewrap makes of it; stock Debian 12 has 6.1."""
+def test_ends_are_told_right_where_the_kernel_does_not_say_how_a_process_ended(engine: str, error: int) -> None:
     with Daemon("[engines]\nenabled = ['sandbox', 'process']\n") as daemon:
-        daemon.start({"BOXLITED_FAILPOINTS": f"shim.exit_info=error:{errno.ENOTTY}"})
+        daemon.start({"BOXLITED_FAILPOINTS": f"shim.exit_info=error:{error}"})
         ends = {}
         for script in ("exit 0", "exit 3", "kill -TERM $$", "kill -KILL $$"):
             box = daemon.run(["/bin/sh", "-c", f"sleep 0.2; {script}"], engine=engine)
