@@ -20,8 +20,6 @@ from boxlited.supervisor.pidfile import PidRecord
 from tests.unit.fake_kernel import FakeKernel
 
 NOBODY = 65534
-
-
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 

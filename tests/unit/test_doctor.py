@@ -1,4 +1,4 @@
-"""Promises of `boxctl doctor`: each fact is judged as written here, and probing changes nothing."""
+"""Promises of `boxctl doctor`: each fact is judged as written here; what is looked at is not changed."""
 
 from __future__ import annotations
 
