@@ -1,4 +1,5 @@
-"""For every test: signals as a terminal would have them, whoever started the run; and where files of tests lie."""
+"""For every test: signals as a terminal would have them, whoever started the run; where files of tests lie; no property
+fails because the machine is busy."""
 
 from __future__ import annotations
 
@@ -6,6 +7,8 @@ import os
 import signal
 import tempfile
 from pathlib import Path
+
+from hypothesis import settings
 
 MEMORY = Path("/dev/shm")
 ROOM_BYTES = 4 << 30
@@ -18,6 +21,8 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if "TMPDIR" not in os.environ and _has_room():
         os.environ["TMPDIR"] = tempfile.tempdir = str(MEMORY)
+    settings.register_profile("without a deadline", settings(), deadline=None)
+    settings.load_profile("without a deadline")
 
 
 def _has_room() -> bool:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import socket
 import sqlite3
 import statistics
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -17,6 +20,7 @@ from pathlib import Path
 
 import pytest
 
+from boxlited.api.listeners import READ_ONLY_NAME
 from boxlited.client.client import Client
 from boxlited.client.connections import UnixConnection
 from boxlited.errors import PermissionDenied
@@ -279,3 +283,35 @@ def test_neither_shims_nor_workloads_inherit_what_the_manager_gave(daemon: Manag
 def descendants(pid: int) -> set[int]:
     children = {int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
     return children.union(*(descendants(child) for child in children)) if children else set()
+
+
+# The descriptors from 3 on belong to the test runner here, so a child process gets real ones.
+CHILD = """
+import json, os, sys
+for number, fd in enumerate(json.loads(sys.argv[1])):
+    os.dup2(fd, 100 + number)
+for number in range(4):
+    os.dup2(100 + number, 3 + number)
+from boxlited.api.listeners import inherited
+found = inherited({"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "4"})
+print(json.dumps([[l.address, l.read_only, l.rights is not None, l.sock.get_inheritable()] for l in found]))
+"""
+
+
+def test_sockets_of_the_service_manager_are_taken_and_its_other_descriptors_left(tmp_path: Path) -> None:
+    with (
+        socket.socket(socket.AF_UNIX) as full,
+        socket.socket(socket.AF_UNIX) as reading,
+        socket.create_server(("127.0.0.1", 0)) as tcp,
+        open(tmp_path / "plain", "w") as plain,
+    ):
+        for sock, name in ((full, "b.sock"), (reading, READ_ONLY_NAME)):
+            sock.bind(str(tmp_path / name))
+            sock.listen()
+        fds = [full.fileno(), plain.fileno(), reading.fileno(), tcp.fileno()]
+        done = subprocess.run(
+            [sys.executable, "-c", CHILD, json.dumps(fds)],
+            pass_fds=fds, capture_output=True, text=True, timeout=30, check=False,
+        )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert [entry[1:] for entry in json.loads(done.stdout)] == [[False, True, False], [True, True, False]]

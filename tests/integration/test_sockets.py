@@ -11,6 +11,7 @@ import socket
 import stat
 import subprocess
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -19,11 +20,13 @@ from typing import Any
 
 import pytest
 
+from boxlited.client import SocketForbidden
 from boxlited.client.client import Client
 from boxlited.client.connections import UnixConnection
-from boxlited.errors import PermissionDenied, Unauthenticated
+from boxlited.errors import BoxlitedError, PermissionDenied, Unauthenticated
 from tests.integration.daemon_harness import Daemon, until
 from tests.integration.service_manager import ManagedDaemon
+from tests.unit import fake_daemon
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 STRANGER = 65534
@@ -293,3 +296,31 @@ def refused_token(daemon: Daemon, path: Path) -> str:
     assert str(path) in done.stderr
     assert not daemon.socket.exists()
     return done.stderr
+
+
+_FORBIDDEN = """
+import os, sys
+from boxlited.client import Client
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+try:
+    Client(sys.argv[1]).list()
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+
+
+@pytest.mark.root
+@needs_root
+def test_permission_denied_names_the_group_to_join() -> None:
+    """In a child: it becomes another user after its imports are found."""
+    with tempfile.TemporaryDirectory(prefix="boxlited-test-") as directory:
+        os.chmod(directory, 0o755)
+        with fake_daemon.serving(Path(directory) / "d.sock") as fake:
+            os.chmod(fake.socket, 0o660)
+            done = subprocess.run(
+                [sys.executable, "-c", _FORBIDDEN, str(fake.socket)],
+                check=False, capture_output=True, text=True, timeout=30,
+            )  # fmt: skip
+    assert done.stdout.startswith("SocketForbidden permission denied on"), done.stderr
+    assert "join group boxlited" in done.stdout
+    assert issubclass(SocketForbidden, BoxlitedError)

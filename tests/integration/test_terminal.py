@@ -1,6 +1,6 @@
 """A recorded terminal session against the real daemon: what a user sees, types, and is left with.
 
-The same promises as in `tests/unit/test_boxctl_exec.py`, which keeps the finer ones; here with a
+The same promises as in `tests/integration/boxctl`, which keeps the finer ones; here with a
 real box, a real terminal inside it, and a daemon that is killed in the middle.
 """
 

@@ -87,3 +87,17 @@ def tree(root: Path) -> Tree:
 
 def small(**limits: int) -> Limits:
     return Limits(**{"max_bytes": 1 << 20, "max_entries": 100, "max_depth": 10, **limits})
+
+
+MIX = tar(
+    entry("a", b"new"), directory("d"), entry("d/f", b"new"), entry("fresh", b"new"), entry("m", b"new"),
+    entry("sub/x", b"new"), entry("sub/y", b"new"), entry("z", b"new"),
+)  # fmt: skip
+
+
+def target_in(directory: Path) -> Path:
+    """A directory with files of its own: MIX changes some of them."""
+    (directory / "t/sub").mkdir(parents=True)
+    for name in ("a", "m", "z", "sub/x"):
+        (directory / "t" / name).write_text("old")
+    return directory / "t"

@@ -60,3 +60,17 @@ class Tree:
     def detect(self) -> Cgroups:
         self.own.write_text("".join(f"{line}\n" for line in self.lines))
         return Cgroups.detect(HOME, self.root, self.own)
+
+
+def refuse_writes(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Names of files whose writing the kernel refuses: put some into it."""
+    names: set[str] = set()
+    write = Path.write_text
+
+    def write_text(path: Path, text: str, *arguments: str) -> int:
+        if path.name in names:
+            raise OSError(22, "Invalid argument")
+        return write(path, text, *arguments)
+
+    monkeypatch.setattr(Path, "write_text", write_text)
+    return names

@@ -1,7 +1,7 @@
 """A tiny daemon for tests of the client and of boxctl: a real HTTP server on a real unix socket.
 
-It keeps boxes in a dict; commands in them are real processes of this host (`fake_exec`), and their
-files are a directory (`fake_files`). What a test wants to be different, it scripts:
+It keeps boxes in a dict, and their files are a directory (`fake_files`). Commands in them run where a test gives it
+somebody who runs them: it starts no process itself. What a test wants to be different, it scripts:
 `replies[(method, path)]` is a function of the request, or an (HTTP status, body) pair; a body that
 is a list of bytes is streamed in chunks, and an Event in it is waited for.
 """
@@ -15,10 +15,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from tests.unit.fake_exec import FakeCommands
 from tests.unit.fake_files import FakeFiles
 from tests.unit.fake_replies import Answer, Upgrade, problem
 
@@ -46,14 +45,20 @@ class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
         """A client that left early is no error here."""
 
 
+class Commands(Protocol):
+    """Answers what is asked about commands: the request, the id of its box, what follows in the path."""
+
+    def answer(self, request: Any, box_id: str, rest: list[str]) -> Answer: ...
+
+
 class FakeDaemon:
-    def __init__(self, socket: Path) -> None:
+    def __init__(self, socket: Path, commands: Commands | None) -> None:
         self.socket = socket
         self.boxes: dict[str, dict[str, Any]] = {}
         self.requests: list[Request] = []
         self.replies: dict[tuple[str, str], Answer | Callable[[Request], Answer]] = {}
         self.logs: dict[str, list[Any]] = {}
-        self.commands = FakeCommands()
+        self.commands: Any = commands
         self.files = FakeFiles(socket.parent / "files")
 
     def add(self, box_id: str, name: str, status: str = "running", **more: Any) -> dict[str, Any]:
@@ -83,6 +88,8 @@ class FakeDaemon:
             return problem(404, "not_found", f"no box is called {unquote(parts[2])!r}")
         verb = parts[3] if len(parts) > 3 else ""
         if verb in ("exec", "executions"):
+            if self.commands is None:
+                return problem(422, "unsupported", "nobody runs commands here")
             if verb == "exec":
                 box["status"] = "running"
             return self.commands.answer(request, box["box_id"], parts[4:])
@@ -201,8 +208,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving(socket: Path) -> Iterator[FakeDaemon]:
-    fake = FakeDaemon(socket)
+def serving(socket: Path, commands: Commands | None = None) -> Iterator[FakeDaemon]:
+    fake = FakeDaemon(socket, commands)
     with suppress(FileNotFoundError):
         socket.unlink()
     with _Server(str(socket), _Handler) as server:
@@ -214,4 +221,3 @@ def serving(socket: Path) -> Iterator[FakeDaemon]:
         finally:
             server.shutdown()
             thread.join(GATE_SECONDS)
-            fake.commands.close()

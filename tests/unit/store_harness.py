@@ -8,8 +8,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 import trio
 
+from boxlited.errors import StartupError
 from boxlited.model import Box, BoxID, BoxSpec, EventDraft, EventKind
 from boxlited.store.store import Store, StoreOpening
 
@@ -72,5 +74,25 @@ def edit(path: Path, *statements: str) -> None:
         for statement in statements:
             connection.execute(statement)
         connection.commit()
+    finally:
+        connection.close()
+
+
+async def refusal(path: Path) -> StartupError:
+    """How the start is refused."""
+    with pytest.RaisesGroup(StartupError, allow_unwrapped=True, flatten_subgroups=True) as caught:
+        async with opened(path):
+            pytest.fail("it was opened")
+    error: BaseException = caught.value
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, StartupError)
+    return error
+
+
+def version(path: Path) -> int:
+    connection = sqlite3.connect(path)
+    try:
+        return int(connection.execute("PRAGMA user_version").fetchone()[0])
     finally:
         connection.close()

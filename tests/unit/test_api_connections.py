@@ -6,8 +6,6 @@ import json
 import os
 import socket
 import stat
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
@@ -18,7 +16,6 @@ import trio
 
 from boxlited.api import bodies
 from boxlited.api.listeners import (
-    READ_ONLY_NAME,
     Listener,
     inherited,
     listen_tcp,
@@ -239,38 +236,6 @@ async def test_a_peer_without_rights_is_refused_on_every_route(tmp_path: Path) -
 
 
 # ---- sockets of the service manager
-
-
-# The descriptors from 3 on belong to the test runner here, so a child process gets real ones.
-CHILD = """
-import json, os, sys
-for number, fd in enumerate(json.loads(sys.argv[1])):
-    os.dup2(fd, 100 + number)
-for number in range(4):
-    os.dup2(100 + number, 3 + number)
-from boxlited.api.listeners import inherited
-found = inherited({"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "4"})
-print(json.dumps([[l.address, l.read_only, l.rights is not None, l.sock.get_inheritable()] for l in found]))
-"""
-
-
-def test_sockets_of_the_service_manager_are_taken_and_its_other_descriptors_left(tmp_path: Path) -> None:
-    with (
-        socket.socket(socket.AF_UNIX) as full,
-        socket.socket(socket.AF_UNIX) as reading,
-        socket.create_server(("127.0.0.1", 0)) as tcp,
-        open(tmp_path / "plain", "w") as plain,
-    ):
-        for sock, name in ((full, "b.sock"), (reading, READ_ONLY_NAME)):
-            sock.bind(str(tmp_path / name))
-            sock.listen()
-        fds = [full.fileno(), plain.fileno(), reading.fileno(), tcp.fileno()]
-        done = subprocess.run(
-            [sys.executable, "-c", CHILD, json.dumps(fds)],
-            pass_fds=fds, capture_output=True, text=True, timeout=30, check=False,
-        )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert [entry[1:] for entry in json.loads(done.stdout)] == [[False, True, False], [True, True, False]]
 
 
 @pytest.mark.parametrize("environ", [{}, {"LISTEN_PID": "1", "LISTEN_FDS": "3"}, {"LISTEN_FDS": "3"}])

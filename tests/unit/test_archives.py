@@ -5,21 +5,16 @@ from __future__ import annotations
 import errno
 import io
 import os
-import signal
 import stat
 import tarfile
-import tracemalloc
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from boxlited.shim.archives import ArchiveRefused, Limits, merging, pack, unpack
+from boxlited.shim.archives import ArchiveRefused, merging, pack, unpack
 from boxlited.shim.archives.directories import kind_at
-from boxlited.shim.archives.tarstream import STAGING_PREFIX
-from tests.unit.archive_support import directory, entry, link, names_of, packed, put, refused, tar, tree
+from tests.unit.archive_support import MIX, directory, entry, link, packed, put, refused, tar, target_in, tree
 
 ONE = tar(entry("host.txt", b"new"))
 
@@ -177,17 +172,7 @@ def test_an_empty_archive_makes_an_empty_directory(tmp_path: Path) -> None:
 
 @pytest.fixture
 def target(tmp_path: Path) -> Path:
-    """A directory with files of its own, and an archive that changes some of them."""
-    (tmp_path / "t/sub").mkdir(parents=True)
-    for name in ("a", "m", "z", "sub/x"):
-        (tmp_path / "t" / name).write_text("old")
-    return tmp_path / "t"
-
-
-MIX = tar(
-    entry("a", b"new"), directory("d"), entry("d/f", b"new"), entry("fresh", b"new"), entry("m", b"new"),
-    entry("sub/x", b"new"), entry("sub/y", b"new"), entry("z", b"new"),
-)  # fmt: skip
+    return target_in(tmp_path)
 
 
 def test_without_overwrite_the_first_conflict_refuses_and_is_named(target: Path) -> None:
@@ -289,60 +274,7 @@ def test_an_error_of_the_caller_comes_out_as_it_is(tmp_path: Path) -> None:
     assert tree(tmp_path) == {}
 
 
-# ---- staging
-
-
-@contextmanager
-def held_open(target: Path) -> Iterator[None]:
-    """A transfer in another process that stands still in the middle, and is killed at the end."""
-    ready, told = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        pieces = iter([MIX[:1024]])
-
-        def read(_: int) -> bytes:
-            for piece in pieces:
-                return piece
-            os.write(told, b"x")
-            signal.pause()
-            return b""
-
-        try:
-            unpack(read, str(target), overwrite=True)
-        finally:
-            os._exit(1)
-    try:
-        os.read(ready, 1)
-        yield
-    finally:
-        os.close(ready)
-        os.close(told)
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-
-
-def hidden(target: Path) -> list[str]:
-    return [name for name in os.listdir(target) if name.startswith(STAGING_PREFIX.decode())]
-
-
-def test_a_killed_transfer_leaves_only_its_hidden_directory_and_the_next_one_sweeps_it(target: Path) -> None:
-    before = tree(target)
-    with held_open(target):
-        (left,) = hidden(target)
-        assert stat.S_IMODE((target / left).stat().st_mode) == 0o700
-    assert hidden(target) == [left]
-    assert names_of(packed(f"{target}/.")) == sorted([".", *(f"./{name}" for name in before)])
-    put(tar(entry("n", b"")), target)
-    assert hidden(target) == []
-    assert set(tree(target)) == {*before, "n"}
-
-
-def test_a_sweep_leaves_a_living_transfer_alone(target: Path) -> None:
-    with held_open(target):
-        left = hidden(target)
-        put(tar(entry("n", b"")), target)
-        assert hidden(target) == left
-        assert os.listdir(target / left[0])
+# ---- what the box does meanwhile
 
 
 def test_directories_swapped_for_links_meanwhile_lead_nowhere(
@@ -378,25 +310,3 @@ def test_a_file_that_appears_after_the_check_is_not_overwritten(target: Path, mo
     refused("already_exists", tar(entry("b", b"1"), entry("fresh", b"2")), target, overwrite=False)
     assert (target / "fresh").read_text() == "the box's"
     assert not (target / "b").exists()
-
-
-def test_memory_stays_flat_whatever_goes_through(tmp_path: Path) -> None:
-    size = 64 << 20
-    with (tmp_path / "big").open("wb") as stream:
-        stream.truncate(size)
-    ready, told = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        os.close(ready)
-        with os.fdopen(told, "wb") as out:
-            pack(str(tmp_path / "big"), out.write)
-        os._exit(0)
-    os.close(told)
-    tracemalloc.start()
-    unpack(lambda count: os.read(ready, count), str(tmp_path / "copy"), overwrite=False, limits=Limits())
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    os.close(ready)
-    os.waitpid(pid, 0)
-    assert (tmp_path / "copy").stat().st_size == size
-    assert peak < 8 << 20

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +11,7 @@ import pytest
 from boxlited.supervisor import cgroup
 from boxlited.supervisor.cgroup import Cgroups
 from boxlited.supervisor.cgroup_files import v1_writes, v2_writes
-from tests.unit.fake_cgroups import Tree
+from tests.unit.fake_cgroups import Tree, refuse_writes
 
 LIMITS: dict[str, Any] = {"cpus": 0.5, "memory_mib": 64, "pids": 10}
 
@@ -176,19 +173,8 @@ def test_two_homes_do_not_share(tree: Tree) -> None:
 
 
 @pytest.fixture
-def refusing(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[str]]:
-    """Names of files whose writing the kernel refuses."""
-    names: set[str] = set()
-    write = Path.write_text
-
-    def write_text(path: Path, text: str, *arguments: str) -> int:
-        if path.name in names:
-            raise OSError(22, "Invalid argument")
-        return write(path, text, *arguments)
-
-    monkeypatch.setattr(Path, "write_text", write_text)
-    yield names
-    names.clear()
+def refusing(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    return refuse_writes(monkeypatch)
 
 
 def test_a_refused_write_is_said_and_the_others_hold(tree: Tree, refusing: set[str]) -> None:
@@ -285,20 +271,6 @@ def test_kill_asks_the_kernel_where_it_can(tree: Tree) -> None:
     (parent_of(base) / "box" / "cgroup.kill").write_text("")
     cgroups.kill("box")
     assert (parent_of(base) / "box" / "cgroup.kill").read_text() == "1"
-
-
-def test_kill_of_members_one_by_one_spares_who_is_no_member(tree: Tree, refusing: set[str]) -> None:
-    tree.v1("pids")
-    cgroups = tree.detect()
-    (joined,) = prepare(cgroups, pids=5).join
-    refusing.add("cgroup.kill")
-    with subprocess.Popen(["sleep", "60"]) as member, subprocess.Popen(["sleep", "60"]) as stranger:
-        (Path(joined) / "cgroup.procs").unlink()
-        (Path(joined) / "cgroup.procs").write_bytes(f"0\n1\n{member.pid}\n".encode())
-        cgroups.kill("box")
-        assert member.wait(10) == -signal.SIGKILL
-        assert stranger.poll() is None
-        stranger.kill()
 
 
 def test_remove_leaves_what_is_populated_for_the_next_try(tree: Tree) -> None:

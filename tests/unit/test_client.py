@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from itertools import pairwise
@@ -19,7 +17,6 @@ from boxlited.client import (
     Client,
     ConnectionLost,
     NoDaemon,
-    SocketForbidden,
     default_socket,
 )
 from boxlited.client.sse import MAX_LINE_BYTES, Message, Parser
@@ -142,39 +139,6 @@ def test_a_socket_that_nobody_listens_on_is_no_daemon(tmp_path: Path) -> None:
 def test_a_socket_path_that_is_too_long_is_a_clear_error(tmp_path: Path) -> None:
     with Client(tmp_path / ("x" * 200)) as client, pytest.raises(errors.BoxlitedError, match=r"x{200}"):
         client.list()
-
-
-_FORBIDDEN = """
-import os, sys
-from boxlited.client import Client
-os.setgroups([]); os.setgid(65534); os.setuid(65534)
-try:
-    Client(sys.argv[1]).list()
-except Exception as error:
-    print(type(error).__name__, error)
-"""
-
-
-@pytest.mark.root
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
-def test_permission_denied_names_the_group_to_join() -> None:
-    """In a child: it becomes another user after its imports are found."""
-    import tempfile
-
-    with tempfile.TemporaryDirectory(prefix="boxlited-test-") as directory:
-        os.chmod(directory, 0o755)
-        with fake_daemon.serving(Path(directory) / "d.sock") as fake:
-            os.chmod(fake.socket, 0o660)
-            done = subprocess.run(
-                [sys.executable, "-c", _FORBIDDEN, str(fake.socket)],
-                check=False,
-                capture_output=True,
-                text=True,
-                timeout=30,
-            )
-    assert done.stdout.startswith("SocketForbidden permission denied on"), done.stderr
-    assert "join group boxlited" in done.stdout
-    assert issubclass(SocketForbidden, errors.BoxlitedError)
 
 
 def test_a_connection_that_breaks_says_that_the_outcome_is_not_known(fake: FakeDaemon, client: Client) -> None:
@@ -369,20 +333,3 @@ def test_client_daemon_and_doctor_look_in_the_same_places(
     monkeypatch.setattr(os, "geteuid", lambda: uid)
     assert default_socket() == config.default_socket()
     assert probes.home_path() == config.default_home()
-
-
-def test_the_client_imports_nothing_of_the_daemon_and_nothing_heavy(fake: FakeDaemon) -> None:
-    """Not at its import and not by a plain call."""
-    fake.add(WEB, "web")
-    program = (
-        "import sys, boxlited.client\n"
-        "assert len(boxlited.client.Client(sys.argv[1]).list()) == 1\n"
-        "rooms = tuple('boxlited.' + r for r in ('store', 'supervisor', 'api', 'daemon', 'config'))\n"
-        "heavy = ('httpx', 'trio', 'msgspec', 'rich', 'wsproto', 'h11', 'anyio', 'asyncio', 'tarfile')\n"
-        "bad = [m for m in sys.modules if m in heavy or m.startswith(rooms)]\n"
-        "sys.exit(str(bad) if bad else 0)\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program, str(fake.socket)], check=False, capture_output=True, text=True, timeout=30
-    )
-    assert done.returncode == 0, done.stderr

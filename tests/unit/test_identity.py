@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import subprocess
 import threading
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from hypothesis import strategies as st
 
 from boxlited.model import IdentityKind
 from boxlited.supervisor.identity import Evidence, classify, identify
-from boxlited.supervisor.kernel import ExitStatus, Kernel, KernelProtocol, ProcStat
+from boxlited.supervisor.kernel import Kernel, KernelProtocol, ProcStat
 from boxlited.supervisor.pidfile import PidRecord
 from tests.unit.fake_kernel import FakeKernel, FakeProcess
 
@@ -229,67 +228,3 @@ def test_pid_file_that_cannot_be_read_for_a_passing_reason_is_unknown(kernel: Fa
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert (identity.kind, identity.errno) == (IdentityKind.UNKNOWN, errno.EMFILE)
-
-
-def scenario(kernel: KernelProtocol, tmp_path: Path, pid: int, start: int, end: object) -> list[object]:
-    """The same story for the fake and for the real kernel."""
-    said: list[object] = []
-    path = tmp_path / "shim.pid"
-    path.write_text(f"{pid}\n{start}\n")
-    identity, handle = identify(kernel, path, Evidence(), ())
-    assert handle is not None
-    said += [identity.kind, kernel.proc_stat(pid).start_time == start, handle.exit_status()]
-    path.write_text(f"{pid}\n{start + 1}\n")
-    said.append(identify(kernel, path, Evidence(), ())[0].kind)
-    path.write_text(f"{pid}\n{start}\n")
-    end()  # type: ignore[operator]
-    said.append(identify(kernel, path, Evidence(), ())[0].kind)
-    try:
-        handle.signal(0)
-    except ProcessLookupError:
-        said.append("gone")
-    handle.close()
-    try:
-        kernel.proc_stat(pid)
-    except ProcessLookupError:
-        said.append("no stat")
-    return said
-
-
-def test_fake_and_real_kernel_tell_the_same_story(tmp_path: Path) -> None:
-    fake = FakeKernel()
-    process = fake.add(77, 1234)
-
-    def end_fake() -> None:
-        process.ended, process.reaped = ExitStatus(signal=9), True
-
-    child = subprocess.Popen(["sleep", "100"])
-
-    def end_real() -> None:
-        child.kill()
-        child.wait()
-
-    try:
-        real = Kernel()
-        told_by_real = scenario(real, tmp_path, child.pid, real.proc_stat(child.pid).start_time, end_real)
-    finally:
-        end_real()
-    assert told_by_real == scenario(fake, tmp_path, 77, 1234, end_fake)
-    assert fake.open_fds == {}
-
-
-def test_real_kernel_tells_how_a_child_ended() -> None:
-    kernel = Kernel()
-    child = subprocess.Popen(["sleep", "100"])
-    pidfd = kernel.pidfd_open(child.pid)
-    try:
-        kernel.pidfd_signal(pidfd, 9)
-        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
-        assert kernel.zombie_status(child.pid) == ExitStatus(signal=9)
-        child.wait()
-        assert kernel.zombie_status(child.pid) is None
-        assert kernel.exit_status(pidfd) in (ExitStatus(signal=9), None)
-    finally:
-        child.kill()
-        child.wait()
-        kernel.close(pidfd)

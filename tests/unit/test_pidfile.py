@@ -6,8 +6,6 @@ import errno
 import os
 import resource
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -188,19 +186,6 @@ def test_reader_lets_errors_pass_that_prove_nothing(tmp_path: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert caught.value.errno == errno.EMFILE
-
-
-def test_what_the_spawner_loads_is_the_standard_library_and_light() -> None:
-    """Every module here is memory of every shim."""
-    script = (
-        "import sys; before = set(sys.modules);"
-        "import boxlited.supervisor.pidfile, boxlited.supervisor.exitfile;"
-        "print(*(set(sys.modules) - before))"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=True)
-    roots = {name.partition(".")[0] for name in done.stdout.split()}
-    assert roots - {"boxlited"} <= sys.stdlib_module_names
-    assert not roots & {"dataclasses", "asyncio", "ctypes", "inspect", "logging", "subprocess"}
 
 
 @given(U32, st.none() | U64)

@@ -6,6 +6,7 @@ import array
 import json
 import os
 import socket
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,18 @@ def request_(tmp_path: Path) -> SpawnRequest:
     return SpawnRequest(str(tmp_path / "shim.pid"), b"{}", str(tmp_path / "stderr"))
 
 
+@pytest.fixture
+async def stage(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ThreadlessSpawner]:
+    """Its spawner runs."""
+    one = ThreadlessSpawner(monkeypatch)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(one.spawner.run)
+        yield one
+        nursery.cancel_scope.cancel()
+    for theirs in one.theirs:
+        theirs.close()
+
+
 def close(spawned: Spawned) -> None:
     os.close(spawned.pidfd)
     os.close(spawned.ready_fd)
@@ -69,84 +82,62 @@ def open_descriptors() -> set[str]:
 
 @pytest.mark.parametrize("turn", range(TIMES))
 async def test_an_answer_before_the_spawners_death_is_an_answer(
-    turn: int, request_: SpawnRequest, monkeypatch: pytest.MonkeyPatch
+    turn: int, request_: SpawnRequest, stage: ThreadlessSpawner
 ) -> None:
-    stage = ThreadlessSpawner(monkeypatch)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(stage.spawner.run)
-        found: list[Spawned] = []
+    found: list[Spawned] = []
 
-        async def ask() -> None:
-            found.append(await stage.spawner.spawn(request_))
+    async def ask() -> None:
+        found.append(await stage.spawner.spawn(request_))
 
-        async with trio.open_nursery() as asking:
-            asking.start_soon(ask)
-            await stage.answer()
-            stage.theirs[0].close()
-        assert (found[0].pid, found[0].start_time) == (77, 5)
-        close(found[0])
-        nursery.cancel_scope.cancel()
-    for theirs in stage.theirs:
-        theirs.close()
+    async with trio.open_nursery() as asking:
+        asking.start_soon(ask)
+        await stage.answer()
+        stage.theirs[0].close()
+    assert (found[0].pid, found[0].start_time) == (77, 5)
+    close(found[0])
 
 
 @pytest.mark.parametrize("turn", range(TIMES))
 async def test_who_is_cancelled_as_the_answer_comes_leaves_no_descriptor(
-    turn: int, request_: SpawnRequest, monkeypatch: pytest.MonkeyPatch
+    turn: int, request_: SpawnRequest, stage: ThreadlessSpawner
 ) -> None:
-    stage = ThreadlessSpawner(monkeypatch)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(stage.spawner.run)
-        before = open_descriptors()
+    before = open_descriptors()
 
-        async def ask() -> None:
-            close(await stage.spawner.spawn(request_))
+    async def ask() -> None:
+        close(await stage.spawner.spawn(request_))
 
-        async with trio.open_nursery() as asking:
-            asking.start_soon(ask)
-            await stage.answer()
-            await trio.testing.wait_all_tasks_blocked() if turn % 2 else await trio.lowlevel.checkpoint()
-            asking.cancel_scope.cancel()
-        await trio.testing.wait_all_tasks_blocked()
-        assert open_descriptors() == before
-        nursery.cancel_scope.cancel()
-    stage.theirs[0].close()
+    async with trio.open_nursery() as asking:
+        asking.start_soon(ask)
+        await stage.answer()
+        await trio.testing.wait_all_tasks_blocked() if turn % 2 else await trio.lowlevel.checkpoint()
+        asking.cancel_scope.cancel()
+    await trio.testing.wait_all_tasks_blocked()
+    assert open_descriptors() == before
 
 
 async def test_an_answer_whose_pidfd_found_no_number_is_a_refusal_and_no_end_of_the_daemon(
-    request_: SpawnRequest, monkeypatch: pytest.MonkeyPatch
+    request_: SpawnRequest, stage: ThreadlessSpawner
 ) -> None:
-    stage = ThreadlessSpawner(monkeypatch)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(stage.spawner.run)
+    async with trio.open_nursery() as asking:
+
+        async def ask() -> None:
+            with pytest.raises(ResourceExhausted, match="no descriptor free"):
+                await stage.spawner.spawn(request_)
+
+        asking.start_soon(ask)
+        await stage.answer(pidfds=0)
+    assert stage.spawner.restarts == 0
+
+
+async def test_a_death_without_an_answer_is_one(request_: SpawnRequest, stage: ThreadlessSpawner) -> None:
+    with trio.fail_after(20):
         async with trio.open_nursery() as asking:
 
             async def ask() -> None:
-                with pytest.raises(ResourceExhausted, match="no descriptor free"):
+                with pytest.raises(SpawnerGone):
                     await stage.spawner.spawn(request_)
 
             asking.start_soon(ask)
-            await stage.answer(pidfds=0)
-        assert stage.spawner.restarts == 0
-        nursery.cancel_scope.cancel()
-    stage.theirs[0].close()
-
-
-async def test_a_death_without_an_answer_is_one(request_: SpawnRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    stage = ThreadlessSpawner(monkeypatch)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(stage.spawner.run)
-        with trio.fail_after(20):
-            async with trio.open_nursery() as asking:
-
-                async def ask() -> None:
-                    with pytest.raises(SpawnerGone):
-                        await stage.spawner.spawn(request_)
-
-                asking.start_soon(ask)
-                await trio.lowlevel.wait_readable(stage.theirs[0])
-                stage.theirs[0].close()
-        assert stage.spawner.restarts == 1
-        nursery.cancel_scope.cancel()
-    for theirs in stage.theirs:
-        theirs.close()
+            await trio.lowlevel.wait_readable(stage.theirs[0])
+            stage.theirs[0].close()
+    assert stage.spawner.restarts == 1

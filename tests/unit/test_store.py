@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -58,36 +56,6 @@ async def test_every_column_comes_back_as_it_was(path: Path) -> None:
         await store.insert(row, created(row))
     async with opened(path) as (store, _):
         assert store.boxes == {row.box_id: row}
-
-
-@pytest.mark.parametrize("kind", ["insert", "update", "delete"])
-async def test_what_was_acknowledged_survives_sigkill(path: Path, kind: str) -> None:
-    program = f"""
-import os, sys, trio
-from pathlib import Path
-sys.path.insert(0, {str(Path(__file__).parents[2])!r})
-from tests.unit.store_harness import opened, box, created, removed
-async def main():
-    async with opened(Path({str(path)!r})) as (store, _):
-        for number in range(20):
-            row = box(number)
-            await store.insert(row, created(row))
-            if {kind!r} == "update":
-                await store.update(row.box_id, {{"pid": number}})
-            if {kind!r} == "delete":
-                await store.delete(row.box_id, removed(row))
-        os.write(1, b"acknowledged")
-        os.kill(os.getpid(), 9)
-trio.run(main)
-"""
-    done = await trio.run_process([sys.executable, "-c", program], capture_stdout=True, stderr=subprocess.STDOUT,
-                                  check=False)  # fmt: skip
-    assert done.stdout == b"acknowledged"
-    async with opened(path) as (store, _):
-        assert len(store.boxes) == (0 if kind == "delete" else 20)
-        assert store.last_event_seq == (40 if kind == "delete" else 20)
-        if kind == "update":
-            assert sorted(row.pid or 0 for row in store.boxes.values()) == list(range(20))
 
 
 async def test_row_06_updates_of_one_box_at_once_change_their_own_columns_alone(path: Path) -> None:

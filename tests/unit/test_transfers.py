@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -33,38 +33,35 @@ async def archive(pieces: int) -> AsyncIterator[bytes]:
         yield bytes(1 << 20)
 
 
-async def put(box: Any, pieces: int) -> str | None:
-    """An archive to a box that does as `box` does with its end of the channel; returns what is refused."""
+async def refused(box: Any, work: Callable[[Transfers], Awaitable[None]]) -> str | None:
+    """What is refused, or cut, while `box` does as it does with its end of the channel."""
     ours, theirs = trio.socket.socketpair(socket.AF_UNIX)
     with ours, theirs:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(box, Channel(theirs))
-            transfers = Transfers(OneChannel(Channel(ours)), {})  # type: ignore[arg-type]
-            refused = None
+            message = None
             try:
-                await transfers.put(BOX, "/", True, archive(pieces), None)
+                await work(Transfers(OneChannel(Channel(ours)), {}))  # type: ignore[arg-type]
             except BoxlitedError as error:
-                refused = error.message
+                message = error.message
             nursery.cancel_scope.cancel()
-    return refused
+    return message
+
+
+async def put(box: Any, pieces: int) -> str | None:
+    """An archive to the box."""
+    return await refused(box, lambda transfers: transfers.put(BOX, "/", True, archive(pieces), None))
 
 
 async def get(box: Any) -> str | None:
-    """An archive from a box that does as `box` does; returns what is refused, or cut."""
-    ours, theirs = trio.socket.socketpair(socket.AF_UNIX)
-    with ours, theirs:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(box, Channel(theirs))
-            transfers = Transfers(OneChannel(Channel(ours)), {})  # type: ignore[arg-type]
-            refused = None
-            try:
-                async with transfers.get(BOX, "/etc", False) as pieces:
-                    async for _piece in pieces:
-                        pass
-            except BoxlitedError as error:
-                refused = error.message
-            nursery.cancel_scope.cancel()
-    return refused
+    """An archive from the box, read to its end."""
+
+    async def read(transfers: Transfers) -> None:
+        async with transfers.get(BOX, "/etc", False) as pieces:
+            async for _piece in pieces:
+                pass
+
+    return await refused(box, read)
 
 
 async def deaf(_channel: Channel) -> None:

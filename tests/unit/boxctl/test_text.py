@@ -18,6 +18,7 @@ from boxlited.cli.event_lines import event_line
 from boxlited.cli.look import table_of
 from boxlited.cli.streams import stats_table
 from boxlited.cli.system import reconcile_lines
+from boxlited.cli.top import lines_of
 from boxlited.errors import InvalidArgument
 
 NOW = 1_750_000_000.0
@@ -300,3 +301,12 @@ def test_no_text_makes_an_option_crash(text: str) -> None:
     for parser in (*parsers, lambda t: parse.since(t, time.time()), lambda t: parse.labels([t])):
         with contextlib.suppress(InvalidArgument):
             parser(text)
+
+
+@pytest.mark.parametrize(("width", "height"), [(20, 5), (60, 12), (200, 40)])
+def test_top_fits_the_terminal(width: int, height: int) -> None:
+    found = [({"name": f"{'n' * 50}{i}", "box_id": "x" * 16}, {"cpu_percent": 1.0}) for i in range(30)]
+    lines = lines_of(found, 0.0, width, height)
+    assert len(lines) <= height
+    assert max(map(len, lines)) <= width
+    assert ("more" in lines[-1]) == (height < 32)

@@ -20,19 +20,28 @@ import subprocess
 import sys
 import termios
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import wsproto
 from wsproto import events
 
+from tests.unit import fake_daemon
 from tests.unit.fake_replies import Answer, Upgrade, problem
 
 SECONDS = 30.0
 _ON_TERMINAL = (
     "import fcntl, os, sys, termios\nfcntl.ioctl(0, termios.TIOCSCTTY, 0)\nos.execvp(sys.argv[1], sys.argv[1:])\n"
 )
+
+
+@contextmanager
+def serving(socket: Path) -> Iterator[fake_daemon.FakeDaemon]:
+    """A fake daemon whose commands run."""
+    with closing(FakeCommands()) as commands, fake_daemon.serving(socket, commands) as daemon:
+        yield daemon
 
 
 class FakeCommands:

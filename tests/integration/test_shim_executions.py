@@ -20,7 +20,8 @@ from boxlited.shim.executions import KEPT_BYTES, RING_BYTES
 from boxlited.shim.frames import OFFSET, Kind, frame
 from boxlited.shim.requests import MAX_ENDED, Requests
 from boxlited.shim.workload import Workload
-from tests.unit.shim_support import Client, Served, executing, turn, turn_until
+from tests.integration.shim_commands import executing
+from tests.unit.shim_support import Client, Served, turn, turn_until
 
 SPEC = {"engine": "sandbox", "env": {}, "hostname": "h", "working_dir": None, "user": None, "rootfs": {"kind": "host"}}
 WORKLOAD = cast(Workload, None)  # whoever enters the box is tested with the real one

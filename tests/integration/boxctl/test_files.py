@@ -4,38 +4,21 @@ from __future__ import annotations
 
 import io
 import json
-import subprocess
-import sys
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from boxlited.cli.top import lines_of
-from tests.terminal import Terminal
+from tests.integration.boxctl.programs import DB, WEB, boxctl, on_terminal
 from tests.unit import fake_daemon
 from tests.unit.fake_daemon import FakeDaemon, problem
 
-WEB, DB = "webaaaaaaaaaaaaa", "dbbbbbbbbbbbbbbb"
-SECONDS = 60
-
 
 @pytest.fixture
-def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeDaemon]:
-    monkeypatch.setenv("BOXLITED_SOCKET", str(tmp_path / "d.sock"))
-    monkeypatch.delenv("COLUMNS", raising=False)
+def fake(fake: FakeDaemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeDaemon:
     monkeypatch.chdir(tmp_path)
-    with fake_daemon.serving(tmp_path / "d.sock") as daemon:
-        daemon.add(WEB, "web", started_at="2025-01-01T00:00:00Z")
-        yield daemon
-
-
-def boxctl(*arguments: str, stdin: bytes = b"") -> tuple[int, bytes, bytes]:
-    argv = [sys.executable, "-m", "boxlited.cli.boxctl", *arguments]
-    done = subprocess.run(argv, capture_output=True, check=False, timeout=SECONDS, input=stdin)
-    assert b"Traceback" not in done.stderr, done.stderr
-    return done.returncode, done.stdout, done.stderr
+    fake.add(WEB, "web", started_at="2025-01-01T00:00:00Z")
+    return fake
 
 
 # ---- cp
@@ -99,9 +82,8 @@ def test_a_box_that_does_not_run_says_what_to_do(fake: FakeDaemon, tmp_path: Pat
 
 
 def test_an_archive_does_not_go_to_a_terminal(fake: FakeDaemon) -> None:
-    argv = [sys.executable, "-m", "boxlited.cli.boxctl", "cp"]
     for arguments in (["web:/", "-"], ["-", "web:/"]):
-        with Terminal([*argv, *arguments], {}) as terminal:
+        with on_terminal("cp", *arguments) as terminal:
             assert terminal.wait() == 2
             terminal.expect(b"is a terminal")
 
@@ -133,20 +115,10 @@ def test_top_is_live_on_a_terminal_and_ctrl_c_ends_it(fake: FakeDaemon) -> None:
         return 200, {"cpu_percent": float(looks[0]), "memory_bytes": 1024, "processes": 1}
 
     fake.replies["GET", f"/v1/boxes/{WEB}/metrics"] = metrics
-    argv = [sys.executable, "-m", "boxlited.cli.boxctl", "top", "--interval", "0.1"]
-    with Terminal(argv, {}, 60, 10) as terminal:
+    with on_terminal("top", "--interval", "0.1", cols=60, rows=10) as terminal:
         terminal.expect(b"web")
         terminal.expect(b"3.0%")
         terminal.type(b"\x03")
         assert terminal.wait() == 0
         assert b"\x1b[?1049l" in terminal.shown  # the screen from before is back
         assert terminal.is_as_before()
-
-
-@pytest.mark.parametrize(("width", "height"), [(20, 5), (60, 12), (200, 40)])
-def test_top_fits_the_terminal(width: int, height: int) -> None:
-    found = [({"name": f"{'n' * 50}{i}", "box_id": "x" * 16}, {"cpu_percent": 1.0}) for i in range(30)]
-    lines = lines_of(found, 0.0, width, height)
-    assert len(lines) <= height
-    assert max(map(len, lines)) <= width
-    assert ("more" in lines[-1]) == (height < 32)

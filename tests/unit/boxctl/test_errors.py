@@ -1,0 +1,64 @@
+"""Promises of boxctl about what goes wrong: one line, a code, and what to do; never a traceback."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.unit.fake_daemon import FakeDaemon, problem
+
+
+def test_no_such_box_is_3_and_hints_at_ps(run) -> None:
+    result = run("start", "nobody")
+    assert result.code == 3
+    assert result.err == "boxctl: no box is called 'nobody'\n  hint: `boxctl ps` lists the boxes\n"
+
+
+def test_no_daemon_is_4_and_says_how_to_start_one(run, monkeypatch) -> None:
+    monkeypatch.setenv("BOXLITED_SOCKET", "/nonexistent/d.sock")
+    for arguments in (["ps"], ["stop", "a", "b"], ["logs", "a"], ["events"], ["events", "--no-follow"]):
+        result = run(*arguments)
+        assert result.code == 4
+        assert result.err == (
+            "boxctl: no daemon answers on /nonexistent/d.sock\n"
+            "  hint: start it with `make run` or `systemctl start boxlited`, or set BOXLITED_SOCKET\n"
+        )
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["stop"], ["nonsense"], ["ps", "--nonsense"], ["run", "-m", "lots", "true"], ["kill", "-s", "NOPE", "x"],
+     ["--url", "ftp://x", "ps"], ["logs", "--since", "yesterday", "x"],
+     ["create", "--image", "host", "--rootfs", "/x"]],
+)  # fmt: skip
+def test_wrong_use_is_2_in_one_line(run, arguments: list[str]) -> None:
+    result = run(*arguments)
+    assert result.code == 2
+    assert result.err.startswith("boxctl: ")
+    assert len(result.err.splitlines()) <= 2
+
+
+def test_what_the_daemon_says_is_made_harmless(fake: FakeDaemon, run) -> None:
+    fake.replies["POST", "/v1/boxes/web/start"] = problem(409, "invalid_state", "bad\x1b[2J\nboxctl: fine")
+    result = run("start", "web")
+    assert result.err.splitlines()[0] == "boxctl: bad\\x1b[2J\\x0aboxctl: fine"
+
+
+def test_an_error_inside_the_daemon_says_which_request_to_look_for(fake: FakeDaemon, run) -> None:
+    fake.replies["POST", "/v1/boxes/web/start"] = problem(500, "internal", "oops")
+    result = run("start", "web")
+    assert result.code == 1
+    assert "journalctl -u boxlited` (request req-1)" in result.err
+
+
+def test_a_bug_is_one_line_and_no_traceback(fake: FakeDaemon, run) -> None:
+    fake.replies["GET", "/v1/boxes"] = (200, {"boxes": [{"box_id": 5}], "next_page_token": None})
+    result = run("ps")
+    assert result.code == 1
+    assert result.err.startswith("boxctl: a bug in boxctl: ")
+
+
+def test_no_arguments_show_the_help(run) -> None:
+    result = run()
+    assert result.code == 2
+    assert "Commands:" in result.err
+    assert run("--help").code == 0
