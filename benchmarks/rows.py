@@ -112,26 +112,40 @@ def _bare_argv() -> list[str]:
 
 
 def death(scale: float) -> list[Row]:
-    """SIGKILL of the workload -> `failed` in the API, asked for all the time; stop of a prompt workload -> 200."""
-    floor, seen, stopped = [], [], []
+    """SIGKILL of the workload -> `failed` in the API, asked for all the time, or waited for; stop -> 200."""
+    floor, seen, told, stopped = [], [], [], []
     with daemon() as one, Wire(one.socket) as wire:
         for _ in range(int(40 * scale) + 3):
             floor.append(_bare_death())
-            box = _run(wire)
-            workload = until(lambda b=box: _innermost(b["pid"]))  # type: ignore[misc]
-            time.sleep(0.02)  # as it is in life: the box has been up for a while
+            box, workload = _run_a_while(wire)
             began = time.perf_counter()
             kill_pid(workload)
             _until_failed(one, wire, box["box_id"])
             seen.append(time.perf_counter() - began)
+            box, workload = _run_a_while(wire)
+            wire.send("POST", f"/v1/boxes/{box['box_id']}/wait")
+            time.sleep(0.01)
+            began = time.perf_counter()
+            kill_pid(workload)
+            wire.receive()
+            told.append(time.perf_counter() - began)
             box = _run(wire)
             time.sleep(0.02)
             stopped.append(timed(lambda b=box: wire.json("POST", f"/v1/boxes/{b['box_id']}/stop")))  # type: ignore[misc]
     return [
         {"row": "bare bwrap: workload SIGKILLed -> bwrap has ended (floor)", **milliseconds(floor[3:])},
         {"row": "workload SIGKILLed -> failed in the API", **milliseconds(seen[3:]), "bound": "<= 5 ms"},
+        {"row": "workload SIGKILLed -> who waits for it is told", **milliseconds(told[3:])},
         {"row": "stop of a prompt workload", **milliseconds(stopped[3:]), "bound": "<= 10 ms"},
     ]
+
+
+def _run_a_while(wire: Wire) -> tuple[Row, int]:
+    """A box that has been up for a while, as in life, and its workload's pid."""
+    box = _run(wire)
+    workload = until(lambda: _innermost(box["pid"]))
+    time.sleep(0.02)
+    return box, workload
 
 
 def _bare_death() -> float:
