@@ -49,6 +49,7 @@ class Execution:
         self.status = "running"
         self.error: str | None = None
         self.attached = False
+        self.is_told = False  # somebody who was attached heard how it ended
         self.changed: Listener | None = None
         self.stdin: Stdin | None = None
         self._loop = loop
@@ -201,6 +202,10 @@ class Execution:
     def is_drained(self) -> bool:
         """It has ended and the ring holds the last of its output."""
         return self.exit_code is not None and not self._outputs
+
+    def ended_for(self) -> float:
+        """Seconds since its end; 0 while it runs."""
+        return 0.0 if self._duration is None else time.monotonic() - self._began - self._duration
 
     # -- attaching
 

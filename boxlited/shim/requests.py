@@ -25,6 +25,8 @@ from boxlited.shim.workload import Workload
 
 MAX_RUNNING = 512
 MAX_ENDED = 64  # how many ended executions are remembered, the newest
+MAX_UNTOLD = 256  # and how many of those whose end nobody has heard yet: whoever asked for one is on his way to it
+UNTOLD_SECONDS = 60.0
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 Json = dict[str, Any]
@@ -187,11 +189,15 @@ class Requests:
         return execution
 
     def _forget_old(self) -> None:
+        """The oldest of those that ended; of a crowd that ends at once none, before its clients have come."""
         ended = [
-            execution.id for execution in self._executions.values() if execution.is_drained and not execution.attached
+            execution for execution in self._executions.values() if execution.is_drained and not execution.attached
         ]
-        for execution_id in ended[: max(0, len(ended) - MAX_ENDED)]:
-            del self._executions[execution_id]
+        done = [execution for execution in ended if execution.is_told or execution.ended_for() > UNTOLD_SECONDS]
+        gone = done[: max(0, len(ended) - MAX_ENDED)]
+        left = [execution for execution in ended if execution not in gone]
+        for execution in gone + left[: max(0, len(left) - MAX_UNTOLD)]:
+            del self._executions[execution.id]
 
 
 def _seconds(value: Any) -> float:

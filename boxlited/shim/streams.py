@@ -61,7 +61,7 @@ class Stream:
             self.position += len(data)
             self._connection.send_frame(channel, data)
         if self._execution.is_drained and self.position == ring.end and not self._ended:
-            self._ended = True
+            self._ended = self._execution.is_told = True
             self._connection.send_frame(Kind.EXIT, json.dumps(self._execution.view()).encode())
 
     def _on_drained(self) -> None:

@@ -204,13 +204,26 @@ def test_a_command_counts_in_the_boxs_cgroup_and_its_limit(daemon: Daemon) -> No
     daemon.client.remove(row["box_id"], force=True)
 
 
+def test_a_crowd_that_ends_before_its_clients_come_is_heard_to_the_last(daemon: Daemon) -> None:
+    row = daemon.run()
+    box = Commands(daemon, row["box_id"])
+    with ThreadPoolExecutor(8) as pool:
+        started = list(pool.map(lambda n: box.exec("sh", "-c", f"echo {n}; exit {n}"), range(MAX_ENDED + 40)))
+    until(lambda: all(one["status"] != "running" for one in box.list()), "all have ended")
+    for number, execution_id in enumerate(started):
+        with box.attach(execution_id) as stream:
+            end = stream.end()
+        assert (end.stdout, end.exit_code) == (f"{number}\n".encode(), number)
+    daemon.client.remove(row["box_id"], force=True)
+
+
 def test_hundreds_of_short_commands_leave_the_shim_small(daemon: Daemon) -> None:
     row = daemon.run()
     box = Commands(daemon, row["box_id"])
 
     def some(count: int) -> int:
         with ThreadPoolExecutor(4) as pool:
-            list(pool.map(lambda _: box.exec("true", timeout_seconds=86400), range(count)))
+            list(pool.map(lambda _: box.run("true", timeout_seconds=86400), range(count)))
         return pss_of(row["pid"])
 
     first = some(100)

@@ -18,7 +18,8 @@ from boxlited.shim import executions
 from boxlited.shim.control import Connection
 from boxlited.shim.executions import KEPT_BYTES, RING_BYTES
 from boxlited.shim.frames import OFFSET, Kind, frame
-from boxlited.shim.requests import MAX_ENDED, Requests
+from boxlited.shim.guest import Command
+from boxlited.shim.requests import MAX_ENDED, MAX_UNTOLD, UNTOLD_SECONDS, Requests
 from boxlited.shim.workload import Workload
 from tests.integration.shim_commands import executing
 from tests.unit.shim_support import Client, Served, turn, turn_until
@@ -271,23 +272,39 @@ def test_input_of_a_client_that_heeds_nothing_is_bounded(channel: Channel) -> No
         execution.kill()
 
 
+def ended(channel: Channel, count: int, *, told: bool, ago: float = 0.0, name: str = "exec") -> None:
+    for number in range(count):
+        one = executions.Execution(f"{name}-{number}", Command(["true"], {}, "/", False, 80, 24, None), channel.loop)
+        one.exit_code, one.is_told = 0, told
+        one._began, one._duration = time.monotonic() - ago - 1.0, 1.0
+        attachable(channel, one)
+
+
+def remembered(channel: Channel) -> list[str]:
+    channel.requests._forget_old()
+    return list(channel.requests._executions)
+
+
 def test_ended_ones_are_forgotten_the_oldest_first_and_those_that_run_never(channel: Channel) -> None:
     with executing(channel.loop, "sleep 300") as running:
         running.id = "exec-running"
         attachable(channel, running)
-        with executing(channel.loop, "exit 0") as ended:
-            turn_until(channel.loop, lambda: ended.is_drained, "it ends")
-            for number in range(MAX_ENDED + 10):
-                channel.requests._executions[f"exec-{number}"] = ended
-            ids = list(channel.requests._executions)
-            for execution_id in ids:
-                if execution_id != "exec-running":
-                    copy = executions.Execution(execution_id, ended.command, channel.loop)
-                    copy.exit_code = 0
-                    channel.requests._executions[execution_id] = copy
-            channel.requests._forget_old()
-        left = list(channel.requests._executions)
-        assert left == ["exec-running", *(f"exec-{number}" for number in range(10, MAX_ENDED + 10))]
+        ended(channel, MAX_ENDED + 10, told=True)
+        left = remembered(channel)
+    assert left == ["exec-running", *(f"exec-{number}" for number in range(10, MAX_ENDED + 10))]
+
+
+def test_of_a_crowd_that_ended_at_once_each_is_kept_for_who_is_on_his_way_to_it(channel: Channel) -> None:
+    ended(channel, MAX_ENDED, told=True, name="old")
+    ended(channel, MAX_UNTOLD, told=False)
+    assert remembered(channel) == [f"exec-{number}" for number in range(MAX_UNTOLD)]
+    ended(channel, 10, told=False, name="new")
+    assert remembered(channel) == [f"exec-{n}" for n in range(10, MAX_UNTOLD)] + [f"new-{n}" for n in range(10)]
+
+
+def test_nobody_comes_for_ever(channel: Channel) -> None:
+    ended(channel, 100, told=False, ago=UNTOLD_SECONDS)
+    assert remembered(channel) == [f"exec-{number}" for number in range(100 - MAX_ENDED, 100)]
 
 
 JSON = st.recursive(
