@@ -137,11 +137,15 @@ class Workload:
         return True
 
     def _await_exec(self, deadline: float) -> None:
-        """Until the process is no longer bubblewrap by its memory map's program, or is gone."""
+        """Until the process is no longer bubblewrap by its memory map's program, or is gone.
+
+        Where its first thread alone is gone, the program cannot be read. bubblewrap has no other thread.
+        """
         wrappers = {_program(self.outer), _name(self.outer)}
         while time.monotonic() < deadline:
             program = _program(self.pid)
             if program is None:
+                self.exec_seen = not select.select([self.pidfd], [], [], 0)[0]
                 return
             if program not in wrappers:
                 self.exec_seen = True

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 
 from boxlited.shim.workload import Workload
-from tests.integration.daemon_harness import Daemon
+from tests.integration.daemon_harness import Daemon, until
+from tests.integration.test_lifecycle import workload_of
+
+PYTHON = shutil.which("python3", path="/usr/bin")
 
 
 def ended_child() -> int:
@@ -73,3 +81,45 @@ def test_ends_are_told_right_where_the_kernel_does_not_say_how_a_process_ended(e
         "kill -KILL $$": ("crashed", 137),
     }
     assert (row["status"], row["stop_cause"], row["exit_code"]) == ("stopped", "user", 143)
+
+
+FIRST_THREAD_ENDS = """
+import ctypes, os, platform, threading, time
+def other():
+    time.sleep({seconds})
+    os._exit(3)
+threading.Thread(target=other).start()
+ctypes.CDLL(None).syscall({{"x86_64": 60}}.get(platform.machine(), 93), 0)  # the exit of one thread
+"""
+
+
+def test_a_program_whose_first_thread_ended_runs() -> None:
+    with subprocess.Popen([sys.executable, "-c", FIRST_THREAD_ENDS.format(seconds=600)]) as process:
+        try:
+            until(lambda: " Z " in Path(f"/proc/{process.pid}/stat").read_text(), "its first thread ends")
+            assert _seen(process.pid)
+        finally:
+            process.kill()
+    with subprocess.Popen(["true"]) as process:
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert not _seen(process.pid)
+
+
+def _seen(pid: int) -> bool:
+    workload = Workload(pid, -1)
+    workload.pid, workload.pidfd = pid, os.pidfd_open(pid)
+    workload._await_exec(time.monotonic() + 5)
+    os.close(workload.pidfd)
+    os.close(workload.outer_fd)
+    return workload.exec_seen
+
+
+@pytest.mark.skipif(PYTHON is None, reason="needs /usr/bin/python3 in the box")
+def test_a_box_lives_as_long_as_any_thread_of_its_workload() -> None:
+    with Daemon() as daemon:
+        box = daemon.start().run(["/usr/bin/python3", "-c", FIRST_THREAD_ENDS.format(seconds=1)])
+        workload = workload_of(box["pid"])
+        until(lambda: " Z " in Path(f"/proc/{workload}/stat").read_text(), "its first thread ends")
+        assert daemon.get(box["box_id"])["status"] == "running"
+        row = daemon.wait_status(box["box_id"], "stopped", "failed")
+    assert (row["stop_cause"], row["exit_code"]) == ("exited", 3)
