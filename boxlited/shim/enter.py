@@ -149,8 +149,9 @@ def _join(pid: int, pidfd: int) -> None:
     """Join every namespace in which the process differs from us. Raises OSError, EngineError."""
     others: dict[int, int] = {}
     users: list[int] = []
+    thread = _living_thread(pid)
     for name, flag in NAMESPACES.items():
-        fd = os.open(f"/proc/{pid}/ns/{name}", os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(f"{thread}/ns/{name}", os.O_RDONLY | os.O_CLOEXEC)
         if _inode(fd) == os.stat(f"/proc/self/ns/{name}").st_ino:
             os.close(fd)
         elif flag == CLONE_NEWUSER:
@@ -165,6 +166,15 @@ def _join(pid: int, pidfd: int) -> None:
     if left:
         raise EngineError("engine", "the box's namespaces could not be joined by this user")
     os.chdir("/")
+
+
+def _living_thread(pid: int) -> str:
+    """Its directory in /proc. The first thread may have ended before the others, and is in no namespace any more."""
+    first = f"/proc/{pid}"
+    if os.path.exists(f"{first}/ns/mnt"):
+        return first
+    threads = (f"{first}/task/{thread}" for thread in os.listdir(f"{first}/task"))
+    return next((thread for thread in threads if os.path.exists(f"{thread}/ns/mnt")), first)
 
 
 def _nested(fd: int) -> list[int]:
