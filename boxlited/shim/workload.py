@@ -137,20 +137,18 @@ class Workload:
         return True
 
     def _await_exec(self, deadline: float) -> None:
-        """Until the process is no longer bubblewrap by its memory map's program, or is gone.
-
-        Where its first thread alone is gone, the program cannot be read. bubblewrap has no other thread.
-        """
+        """Until the process is no longer bubblewrap by its memory map's program, or is gone."""
         wrappers = {_program(self.outer), _name(self.outer)}
         while time.monotonic() < deadline:
             program = _program(self.pid)
-            if program is None:
-                self.exec_seen = not select.select([self.pidfd], [], [], 0)[0]
-                return
-            if program not in wrappers:
-                self.exec_seen = True
+            self.exec_seen = self._first_thread_alone_ended() if program is None else program not in wrappers
+            if self.exec_seen or select.select([self.pidfd], [], [], 0)[0]:
                 return
             time.sleep(EXEC_POLL_SECONDS)
+
+    def _first_thread_alone_ended(self) -> bool:
+        """Then no program can be read, as in a process that is just ending. bubblewrap has but one thread."""
+        return not _is_alive(self.pid) and not select.select([self.pidfd], [], [], 0)[0]
 
     # -- life
 

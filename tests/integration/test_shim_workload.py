@@ -8,11 +8,13 @@ import shutil
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from boxlited.client import Client
 from boxlited.errors import BoxlitedError
 from boxlited.shim.workload import Workload
 from tests.integration.daemon_harness import Daemon, until
@@ -129,3 +131,21 @@ def test_a_box_lives_and_takes_commands_as_long_as_any_thread_of_its_workload_li
             daemon.client.exec(box["box_id"], "touch", "/tmp/enough of it")
         row = daemon.wait_status(box["box_id"], "stopped", "failed")
     assert (row["stop_cause"], row["exit_code"]) == ("exited", 3)
+
+
+def test_what_cannot_be_executed_is_refused_each_time() -> None:
+    """It is ending just while it is looked at, now here, now there."""
+    with Daemon() as daemon:
+        daemon.start()
+
+        def is_refused(_number: int) -> bool:
+            with Client(daemon.socket) as client:
+                box = client.create({"image": "host", "cmd": ["no-such-command"]})
+                try:
+                    client.start(box["box_id"])
+                except BoxlitedError as error:
+                    return "cannot be executed" in error.message
+            return False
+
+        with ThreadPoolExecutor(8) as pool:
+            assert all(pool.map(is_refused, range(120)))
