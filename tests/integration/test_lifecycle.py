@@ -5,8 +5,9 @@ from __future__ import annotations
 import resource
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from boxlited.client import Client
 from boxlited.errors import InvalidArgument, InvalidState, NotFound, Unsupported
 from tests.integration.daemon_harness import Daemon, is_alive, kill_pid, until
 
+DEAF = ["/bin/sh", "-c", "trap '' TERM; echo deaf; while :; do sleep 1000; done"]
 CONFIG = "[engines]\nenabled = ['sandbox', 'process']\n[reconcile]\nperiod_seconds = 0.5\n"
 
 
@@ -137,11 +139,47 @@ def test_stop_never_spawns(shared: Daemon, seed_status: str) -> None:
 
 
 def test_stop_of_a_deaf_workload_is_forced_after_its_grace(shared: Daemon) -> None:
-    box = shared.run(["/bin/sh", "-c", "trap '' TERM; echo deaf; while :; do sleep 1000; done"])
+    box = shared.run(DEAF)
     until(lambda: b"deaf" in b"".join(shared.client.logs(box["box_id"])), "the trap is set")
     stopped = shared.client.stop(box["box_id"], 0.3)
     assert (stopped["status"], stopped["stop_cause"], stopped["exit_code"]) == ("stopped", "user", 137)
     shared.client.remove(box["box_id"])
+
+
+@pytest.mark.parametrize(
+    "hurry",
+    [
+        lambda client, ref: client.kill(ref),
+        lambda client, ref: client.stop(ref, 0.2),
+        lambda client, ref: client.restart(ref, 0.2),
+        lambda client, ref: client.remove(ref, force=True),
+    ],
+    ids=["kill", "shorter_stop", "restart", "forced_remove"],
+)
+def test_who_is_less_patient_does_not_wait_for_a_stop_under_way(
+    shared: Daemon, hurry: Callable[[Client, str], object]
+) -> None:
+    ref = shared.run(DEAF)["box_id"]
+    until(lambda: b"deaf" in b"".join(shared.client.logs(ref)), "the trap is set")
+    with ThreadPoolExecutor() as pool, Client(str(shared.socket)) as other:
+        patient = pool.submit(other.stop, ref, 900.0)
+        shared.wait_status(ref, "stopping")
+        hurry(shared.client, ref)
+        assert patient.result()["stop_cause"] == "user"
+    with suppress(NotFound):
+        shared.client.remove(ref, force=True)
+
+
+def test_a_stop_under_way_keeps_no_signal_from_the_workload(shared: Daemon) -> None:
+    script = "trap '' TERM; trap 'echo got usr1; exit 3' USR1; echo ready; while :; do sleep 0.05; done"
+    ref = shared.run(["/bin/sh", "-c", script])["box_id"]
+    until(lambda: b"ready" in b"".join(shared.client.logs(ref)), "the trap is set")
+    with ThreadPoolExecutor() as pool, Client(str(shared.socket)) as other:
+        patient = pool.submit(other.stop, ref, 900.0)
+        shared.wait_status(ref, "stopping")
+        shared.client.kill(ref, signal.SIGUSR1)
+        assert patient.result()["exit_code"] == 3
+    shared.client.remove(ref)
 
 
 def test_kill_delivers_any_signal_to_the_workload(shared: Daemon) -> None:
