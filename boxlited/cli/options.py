@@ -59,4 +59,9 @@ SomeBoxesArgument = Annotated[
     typer.Argument(metavar="[BOX...]", help="Names or ids; all of them otherwise.", autocompletion=complete_box),
 ]
 FormatOption = Annotated[Format, typer.Option("--format", help="How to show it.")]
-TimeoutOption = Annotated[float, typer.Option("--time", "-t", min=0, help="Seconds to wait before force is used.")]
+TimeoutOption = Annotated[
+    float | None,
+    typer.Option(
+        "--time", "-t", min=0, max=3600, help="Seconds to wait before force is used; as configured otherwise."
+    ),
+]

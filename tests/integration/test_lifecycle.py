@@ -14,6 +14,7 @@ import pytest
 
 from boxlited.client import Client
 from boxlited.errors import InvalidArgument, InvalidState, NotFound, Unsupported
+from tests.integration.commands import ask
 from tests.integration.daemon_harness import Daemon, is_alive, kill_pid, until
 
 DEAF = ["/bin/sh", "-c", "trap '' TERM; echo deaf; while :; do sleep 1000; done"]
@@ -144,6 +145,16 @@ def test_stop_of_a_deaf_workload_is_forced_after_its_grace(shared: Daemon) -> No
     stopped = shared.client.stop(box["box_id"], 0.3)
     assert (stopped["status"], stopped["stop_cause"], stopped["exit_code"]) == ("stopped", "user", 137)
     shared.client.remove(box["box_id"])
+
+
+def test_a_stop_that_names_no_time_takes_the_configured_one() -> None:
+    with Daemon("[stop]\ndefault_timeout_seconds = 0.25\n") as daemon:
+        daemon.start()
+        ref = daemon.run(DEAF)["box_id"]
+        until(lambda: b"deaf" in b"".join(daemon.client.logs(ref)), "the trap is set")
+        assert daemon.client.config()["defaults"]["stop_timeout_seconds"] == 0.25
+        assert ask(daemon, "POST", f"/v1/boxes/{ref}/stop").status == 200
+        assert '"grace": 0.25' in daemon.log_text()
 
 
 @pytest.mark.parametrize(
