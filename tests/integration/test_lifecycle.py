@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -112,6 +113,18 @@ def test_command_that_is_not_there_fails_the_start_with_its_name(shared: Daemon)
     assert (row["status"], row["stop_cause"]) == ("failed", "start_failed")
     assert "no-such-command" in row["failure_reason"]
     assert not [pid for owner, pid in shared.shims() if owner == box["box_id"]]
+    shared.client.remove(box["box_id"])
+
+
+@pytest.mark.parametrize("engine", ["sandbox", "process"])
+@pytest.mark.parametrize("spec", [{"cmd": ["true", "x" * 140_000]}, {"cmd": ["true"], "env": {"A": "x" * 140_000}}])
+def test_words_that_the_kernel_does_not_take_are_the_callers_fault(
+    shared: Daemon, engine: str, spec: dict[str, Any]
+) -> None:
+    box = shared.create(engine=engine, **spec)
+    with pytest.raises(InvalidArgument, match="cmd and env are longer than the kernel takes"):
+        shared.client.start(box["box_id"])
+    assert shared.get(box["box_id"])["error_kind"] == "config"
     shared.client.remove(box["box_id"])
 
 
