@@ -27,7 +27,7 @@ def test_no_daemon_is_4_and_says_how_to_start_one(run, monkeypatch) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [["stop"], ["nonsense"], ["ps", "--nonsense"], ["run", "-m", "lots", "true"], ["kill", "-s", "NOPE", "x"],
-     ["--url", "ftp://x", "ps"], ["logs", "--since", "yesterday", "x"],
+     ["--url", "ftp://x", "ps"], ["logs", "--since", "yesterday", "x"], ["run", "--cpus", "nan", "true"],
      ["create", "--image", "host", "--rootfs", "/x"]],
 )  # fmt: skip
 def test_wrong_use_is_2_in_one_line(run, arguments: list[str]) -> None:
