@@ -68,6 +68,7 @@ async def test_an_idempotency_key_reaches_the_supervisor_and_is_checked(api: Api
         ({"env": {"A\0": "b"}}, 400, "invalid_argument", "NUL"),
         ({"image": "host", "rootfs_path": "/x"}, 400, "invalid_argument", "exclude"),
         ({"image": "alpine:latest"}, 422, "unsupported", 'use image "host" or rootfs_path'),
+        ({"restart": {"policy": "maybe"}}, 400, "invalid_argument", "use one of no, on-failure, always"),
         ([], 400, "invalid_argument", "not valid"),
     ],
 )
