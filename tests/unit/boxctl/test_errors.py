@@ -50,6 +50,13 @@ def test_an_error_inside_the_daemon_says_which_request_to_look_for(fake: FakeDae
     assert "journalctl -u boxlited` (request req-1)" in result.err
 
 
+def test_who_came_by_the_socket_for_monitoring_is_told_of_the_other(fake: FakeDaemon, run) -> None:
+    fake.replies["POST", "/v1/boxes/web/start"] = problem(
+        403, "permission_denied", "this socket is read-only: POST is not allowed here"
+    )
+    assert "use the one beside it" in run("start", "web").err
+
+
 def test_a_bug_is_one_line_and_no_traceback(fake: FakeDaemon, run) -> None:
     fake.replies["GET", "/v1/boxes"] = (200, {"boxes": [{"box_id": 5}], "next_page_token": None})
     result = run("ps")
