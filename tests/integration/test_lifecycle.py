@@ -312,6 +312,19 @@ def test_volumes_and_rootfs_refusals(shared: Daemon, tmp_path: Path) -> None:
         shared.create(restart={"polcy": "no"})
 
 
+@pytest.mark.parametrize(
+    ("spec", "says"),
+    [
+        ({"volumes": [{"host_path": "/usr", "guest_path": path} for path in ("/x", "/x/")]}, "given twice"),
+        ({"network": {"mode": "enabled", "outbound": {"mode": "disabled"}}}, "give one form"),
+        ({"network": {"allow_net": [], "inbound": {"mode": "disabled"}}}, "give one form"),
+    ],
+)
+def test_a_wish_that_contradicts_another_is_refused(shared: Daemon, spec: dict[str, Any], says: str) -> None:
+    with pytest.raises(InvalidArgument, match=says):
+        shared.create(**spec)
+
+
 def test_logs_follow_ends_with_the_box(shared: Daemon) -> None:
     box = shared.run(["/bin/sh", "-c", "for i in 1 2 3; do echo n$i; sleep 0.05; done"])
     assert b"".join(shared.client.logs(box["box_id"], follow=True)) == b"n1\nn2\nn3\n"
