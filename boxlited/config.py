@@ -253,4 +253,6 @@ def _cross_problems(config: Config, origins: Mapping[str, str], file: str) -> li
         problems.append(
             f"{origins.get('listen', file)}: api.listen needs api.token_file: a TCP listener without a token is refused"
         )
+    if config.api.listen is None and "token_file" in origins:
+        problems.append(f"{origins['token_file']}: nobody is asked for a token without --listen HOST:PORT")
     return problems

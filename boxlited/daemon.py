@@ -144,7 +144,12 @@ async def _serve(
                 await _note(store, EventKind.DAEMON_STARTED)
                 hit("daemon.before_api")
                 listeners = _listeners(config, handed_over)
-                server = ApiServer(supervisor, listeners, max_upload_bytes=config.files.max_bytes)
+                server = ApiServer(
+                    supervisor,
+                    listeners,
+                    max_upload_bytes=config.files.max_bytes,
+                    stop_seconds=config.stop.default_timeout_seconds,
+                )
                 await _serve_api(config, supervisor, server, notifier, stop, on_ready)
                 await _note(store, EventKind.DAEMON_STOPPED)
                 supervisor_nursery.cancel_scope.cancel()

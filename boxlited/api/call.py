@@ -6,6 +6,7 @@ Owns the parsing of body and reference. Holds no state beyond the request.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from enum import Enum
 from typing import Any, TypeVar
 
 import msgspec
@@ -85,7 +86,7 @@ class Call:
         try:
             value = _decode(body, into)
         except msgspec.ValidationError as error:
-            raise InvalidArgument(f"the body is not valid: {error}") from error
+            raise InvalidArgument(f"the body is not valid: {error}{_allowed(str(error), into)}") from error
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
             raise InvalidArgument(f"the body is not JSON: {error}") from error
         if b"\\u0000" in self.body and _has_nul(msgspec.to_builtins(value)):
@@ -107,6 +108,21 @@ def _with_whole_numbers(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _with_whole_numbers(item) for key, item in value.items()}
     return [_with_whole_numbers(item) for item in value] if isinstance(value, list) else value
+
+
+def _allowed(problem: str, into: type) -> str:
+    """What an enum allows, which msgspec does not say: "Invalid enum value 'x' - at `$.restart.policy`"."""
+    kind: Any = into
+    for name in problem.rpartition("`$.")[2].removesuffix("`").split("."):
+        is_struct = isinstance(kind, type) and issubclass(kind, msgspec.Struct)
+        kind = (
+            next((field.type for field in msgspec.structs.fields(kind) if field.name == name), None)
+            if is_struct
+            else None
+        )
+    if not (isinstance(kind, type) and issubclass(kind, Enum)):
+        return ""
+    return f": use one of {', '.join(str(item.value) for item in kind)}"
 
 
 def _has_nul(value: Any) -> bool:

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import secrets
 import select
+from http import HTTPStatus
 from typing import Any, cast
 
 import h11
 import trio
 from hypercorn.config import Config
-from hypercorn.events import Event, RawData, Updated
+from hypercorn.events import Closed, Event, RawData, Updated
+from hypercorn.protocol.events import Event as StreamEvent
+from hypercorn.protocol.events import Response
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio.task_group import TaskGroup
 from hypercorn.trio.tcp_server import TCPServer
@@ -80,6 +83,7 @@ class Http1(H11Protocol):
     """Head and body of a reply leave in one write; what is empty is not written at all."""
 
     _head = b""  # of a reply whose body follows at once
+    _has_refused = False  # a handshake, and so the connection
 
     async def _send_h11_event(self, event: Any) -> None:
         try:
@@ -98,8 +102,22 @@ class Http1(H11Protocol):
         """Hypercorn changes to HTTP/2 here when asked to. A server may ignore that, and we do."""
 
     async def _send_error_response(self, status_code: int) -> None:
+        await self._refuse(f"this is not a request that HTTP/1.1 allows, or its head is too large (HTTP {status_code})")
+
+    async def stream_send(self, event: StreamEvent) -> None:
+        """Hypercorn refuses a handshake without a word, and keeps the connection; an answer of the app has an id."""
+        if self._has_refused:
+            return
+        named = isinstance(event, Response) and any(name == b"x-request-id" for name, _ in event.headers)
+        if isinstance(event, Response) and event.status_code == HTTPStatus.BAD_REQUEST and not named:
+            self._has_refused = True
+            await self._refuse("this is no handshake of a WebSocket of version 13, or its key is missing")
+            await self.send(Closed())
+        else:
+            await super().stream_send(event)
+
+    async def _refuse(self, message: str) -> None:
         request_id = "req_" + secrets.token_hex(12)
-        message = f"this is not a request that HTTP/1.1 allows, or its head is too large (HTTP {status_code})"
         reply = error_reply(InvalidArgument(message), request_id)
         headers = [
             (b"content-type", reply.content_type),

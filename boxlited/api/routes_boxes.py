@@ -85,14 +85,16 @@ async def start(call: Call) -> Reply:
 
 
 async def stop(call: Call) -> Reply:
-    body = call.decode(StopBody)
-    return _shown(call, await call.supervisor.stop(call.ref, timeout_seconds=body.timeout_seconds))
+    return _shown(call, await call.supervisor.stop(call.ref, timeout_seconds=_grace(call)))
 
 
 async def restart(call: Call) -> Reply:
-    body = call.decode(StopBody)
-    box = await call.supervisor.restart(call.ref, timeout_seconds=body.timeout_seconds)
-    return _shown(call, box)
+    return _shown(call, await call.supervisor.restart(call.ref, timeout_seconds=_grace(call)))
+
+
+def _grace(call: Call) -> float:
+    asked = call.decode(StopBody).timeout_seconds
+    return call.services.stop_seconds if asked is None else asked
 
 
 async def kill(call: Call) -> Reply:

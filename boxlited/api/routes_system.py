@@ -9,7 +9,7 @@ from boxlited.api import query
 from boxlited.api.call import Call
 from boxlited.api.prometheus import exposition
 from boxlited.api.replies import Reply, json_reply
-from boxlited.api.schemas import Defaults, Health, Me, NoBody, ReconcileReport, ServerConfig, StopBody
+from boxlited.api.schemas import Defaults, Health, Me, NoBody, ReconcileReport, ServerConfig
 from boxlited.errors import Unauthenticated
 from boxlited.model import BoxSpec
 
@@ -32,7 +32,7 @@ async def config(call: Call) -> Reply:
         memory_mib=host.memory_mib,
         image="host",
         engine=capabilities.get("default_engine", BoxSpec().engine),
-        stop_timeout_seconds=StopBody().timeout_seconds,
+        stop_timeout_seconds=call.services.stop_seconds,
         auto_stop=0,
         auto_delete=0,
     )

@@ -173,7 +173,9 @@ class CreateBody(model.BoxSpec, frozen=True, kw_only=True):
 
 
 class StopBody(model.Struct, frozen=True):
-    timeout_seconds: Timeout = 30.0
+    """Without `timeout_seconds`: as the daemon is configured, see `stop_timeout_seconds` of /v1/config."""
+
+    timeout_seconds: Timeout | None = None
 
 
 class WaitBody(model.Struct, frozen=True):

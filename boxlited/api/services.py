@@ -31,5 +31,6 @@ class Services:
 
     supervisor: SupervisorPort
     max_upload_bytes: int = 16 << 30
+    stop_seconds: float = 30.0  # the grace of a stop that does not say one
     stopping: trio.Event = field(default_factory=trio.Event)
     host: HostSize = field(default_factory=HostSize.probe)

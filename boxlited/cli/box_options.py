@@ -32,7 +32,7 @@ class BoxOptions:
     volume: Annotated[
         Words, typer.Option("--volume", "-v", metavar="HOST:GUEST[:ro]", help="A directory to share.")
     ] = None
-    cpus: Annotated[float | None, typer.Option(metavar="N", help="Processors, such as 1.5.")] = None
+    cpus: Annotated[float | None, typer.Option(metavar="N", min=0, max=4096, help="Processors, such as 1.5.")] = None
     memory: Annotated[Text, typer.Option("--memory", "-m", metavar="SIZE", help="Memory, such as 512m.")] = None
     pids: Annotated[int | None, typer.Option(metavar="N", help="Most processes and threads.")] = None
     restart: Annotated[

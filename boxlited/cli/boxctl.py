@@ -11,8 +11,9 @@ from typing import Annotated
 
 import typer
 
+from boxlited import __version__
 from boxlited.cli import commands, copy, doctor, exits, lifecycle, look, run, streams, system, top
-from boxlited.cli.session import Session, complain, complain_of
+from boxlited.cli.session import Session, complain, complain_of, say
 from boxlited.errors import BoxlitedError
 
 app = typer.Typer(
@@ -25,6 +26,12 @@ app = typer.Typer(
 )
 
 
+def _say_version(asked: bool) -> None:
+    if asked:
+        say(f"boxctl {__version__}")
+        raise typer.Exit(exits.OK)
+
+
 @app.callback()
 def connect(
     context: typer.Context,
@@ -32,6 +39,9 @@ def connect(
     url: Annotated[
         str | None, typer.Option(envvar="BOXLITED_URL", help="The daemon's URL; token in BOXLITED_TOKEN.")
     ] = None,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Show the version of boxctl.")
+    ] = False,
 ) -> None:
     context.obj = Session(socket, url)
     context.call_on_close(context.obj.close)

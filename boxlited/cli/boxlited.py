@@ -18,6 +18,7 @@ from boxlited.leanstart import lean_imports
 from boxlited.stdio import open_standard_streams, say_error
 
 EX_USAGE = 64
+MAX_GRACE_SECONDS = 3600  # the daemon takes no more
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -46,6 +47,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="boxlited", description="Host supervisor for boxes.")
+    parser.add_argument("--version", action="version", version=f"boxlited {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     serve = commands.add_parser("serve", help="run the daemon in the foreground")
     serve.set_defaults(run=_serve)
@@ -62,9 +64,19 @@ def _parser() -> argparse.ArgumentParser:
     drain = commands.add_parser("drain", help="stop all boxes of a running daemon")
     drain.set_defaults(run=_drain)
     drain.add_argument("--socket", metavar="PATH")
-    drain.add_argument("--timeout", type=float, default=30.0, metavar="SECONDS", help="grace for each box")
+    drain.add_argument("--timeout", type=_grace, default=30.0, metavar="SECONDS", help="grace for each box")
     commands.add_parser("version", help="print the version").set_defaults(run=_version)
     return parser
+
+
+def _grace(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= MAX_GRACE_SECONDS:  # nor is NaN
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time from 0 to {MAX_GRACE_SECONDS} seconds")
+    return seconds
 
 
 def _serve(options: argparse.Namespace) -> int:

@@ -55,6 +55,8 @@ def explain(error: errors.BoxlitedError) -> tuple[str, str | None]:
     if isinstance(error, ConnectionFailed):
         return error.summary, error.hint
     hint = _HINTS.get(type(error))
+    if isinstance(error, errors.PermissionDenied) and "read-only" in error.message:
+        hint = "BOXLITED_SOCKET names the socket for monitoring: use the one beside it"
     for beginning, other in _OF_NO_BOX.items():
         if isinstance(error, errors.NotFound) and error.message.startswith(beginning):
             hint = other

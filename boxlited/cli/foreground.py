@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from boxlited.cli import exits, follow, humanize
+from boxlited.cli.commands import NOT_EXECUTABLE
 from boxlited.cli.endings import exit_code_of
 from boxlited.cli.session import Session, complain, complain_of
 from boxlited.client.values import BoxInfo
@@ -65,10 +66,9 @@ def refused(session: Session, error: BoxlitedError, box_id: str | None) -> int:
         except BoxlitedError:
             return exits.RUN_DAEMON_ERROR
         kind, words = str(box.get("error_kind")), f"{words} {box.get('failure_reason')}"
-    if kind in _KINDS:
-        return _KINDS[kind]
-    said = (code for word, code in _WORDS if box_id is not None and word in words.lower())
-    return next(said, exits.RUN_DAEMON_ERROR)
+    why = words.lower().rpartition(NOT_EXECUTABLE)[2]  # behind the command, whose name says nothing
+    said = (code for word, code in _WORDS if box_id is not None and word in why)
+    return next(said, _KINDS.get(kind, exits.RUN_DAEMON_ERROR))
 
 
 def _say_failed(box: BoxInfo) -> None:

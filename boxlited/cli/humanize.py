@@ -52,13 +52,17 @@ def size(count: float) -> str:
 
 
 def state(box: BoxInfo, now: float) -> str:
-    """What a box does and since when: "running 3m", "failed 2m ago", "stopped (0) 1h ago"."""
+    """What a box does and since when: "running 3m", "failed 2m ago", "stopped (0) 1h ago".
+
+    One that has ended and is still wanted to run waits for its restart policy: "restarting (1) 2s ago".
+    """
     status = str(box.get("status", "unknown"))
     if status == "running":
         return _join(status, _age(box.get("started_at"), now))
     if status in {"stopped", "failed"}:
         ended = _age(box.get("ended_at") or box.get("updated_at"), now)
-        return _join(status, _exit(box), f"{ended} ago" if ended else "")
+        due = box.get("desired") == "running"
+        return _join("restarting" if due else status, _exit(box), f"{ended} ago" if ended else "")
     if status == "configured":
         created = _age(box.get("created_at"), now)
         return _join("created", f"{created} ago" if created else "")

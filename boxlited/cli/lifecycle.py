@@ -11,6 +11,7 @@ import typer
 
 from boxlited.cli.options import BoxesArgument, TimeoutOption, session_of
 from boxlited.cli.parse import signal_number
+from boxlited.cli.session import Session
 
 
 def register(app: typer.Typer) -> None:
@@ -28,16 +29,23 @@ def start(context: typer.Context, boxes: BoxesArgument) -> None:
     raise typer.Exit(session.each(boxes, session.client.start))
 
 
-def stop(context: typer.Context, boxes: BoxesArgument, time: TimeoutOption = 30.0) -> None:
+def stop(context: typer.Context, boxes: BoxesArgument, time: TimeoutOption = None) -> None:
     """Stop boxes: gently first, by force after --time seconds."""
     session = session_of(context)
-    raise typer.Exit(session.each(boxes, lambda ref: session.client.stop(ref, time)))
+    grace = _grace(session, time)
+    raise typer.Exit(session.each(boxes, lambda ref: session.client.stop(ref, grace)))
 
 
-def restart(context: typer.Context, boxes: BoxesArgument, time: TimeoutOption = 30.0) -> None:
+def restart(context: typer.Context, boxes: BoxesArgument, time: TimeoutOption = None) -> None:
     """Stop boxes and start them again."""
     session = session_of(context)
-    raise typer.Exit(session.each(boxes, lambda ref: session.client.restart(ref, time)))
+    grace = _grace(session, time)
+    raise typer.Exit(session.each(boxes, lambda ref: session.client.restart(ref, grace)))
+
+
+def _grace(session: Session, time: float | None) -> float:
+    """What was asked for, or what the daemon is configured for: the client must know how long to wait."""
+    return float(session.client.config()["defaults"]["stop_timeout_seconds"]) if time is None else time
 
 
 def kill(

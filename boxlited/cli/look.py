@@ -12,7 +12,7 @@ import typer
 from boxlited.cli import escape, exits, humanize, tables
 from boxlited.cli.endings import exit_code_of
 from boxlited.cli.follow import patiently
-from boxlited.cli.options import BoxArgument, BoxesArgument, Format, FormatOption, session_of
+from boxlited.cli.options import BoxArgument, BoxesArgument, Format, FormatOption, JsonOption, OnlyJson, session_of
 from boxlited.cli.session import complain, say, terminal_width
 from boxlited.cli.tables import Column
 from boxlited.client.values import BoxInfo
@@ -77,7 +77,7 @@ def table_of(boxes: Sequence[BoxInfo], now: float, width: int | None, full_ids: 
     return tables.render(_COLUMNS, rows, width)
 
 
-def inspect(context: typer.Context, boxes: BoxesArgument) -> None:
+def inspect(context: typer.Context, boxes: BoxesArgument, _format: JsonOption = OnlyJson.JSON) -> None:
     """Show everything about boxes, as JSON."""
     session = session_of(context)
     found: list[BoxInfo] = []

@@ -16,6 +16,10 @@ class Format(StrEnum):
     JSON = "json"
 
 
+class OnlyJson(StrEnum):
+    JSON = "json"
+
+
 def complete_box(incomplete: str) -> list[str]:
     """Names and ids of boxes that begin so. Silent when no daemon answers: it runs in a prompt."""
     session = Session(None, None)
@@ -58,5 +62,11 @@ SomeBoxesArgument = Annotated[
     list[str] | None,
     typer.Argument(metavar="[BOX...]", help="Names or ids; all of them otherwise.", autocompletion=complete_box),
 ]
+JsonOption = Annotated[OnlyJson, typer.Option("--format", hidden=True)]  # for scripts that say it everywhere
 FormatOption = Annotated[Format, typer.Option("--format", help="How to show it.")]
-TimeoutOption = Annotated[float, typer.Option("--time", "-t", min=0, help="Seconds to wait before force is used.")]
+TimeoutOption = Annotated[
+    float | None,
+    typer.Option(
+        "--time", "-t", min=0, max=3600, help="Seconds to wait before force is used; as configured otherwise."
+    ),
+]

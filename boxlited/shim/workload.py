@@ -6,6 +6,7 @@ SIGKILL of the shim at any moment takes bubblewrap, its pid namespace and so eve
 
 import _signal  # the plain functions: those of `signal` make an enum of every number, and pages private
 import ctypes
+import errno
 import json
 import os
 import resource
@@ -37,6 +38,7 @@ COMPLAINTS = (  # how bubblewrap puts what the box's own configuration brought a
     ("overlay", "unsupported", "a copy-on-write layer cannot be mounted on rootfs_path here"),
 )
 
+TOO_LONG = "cmd and env are longer than the kernel takes (128 KiB for one word): shorten them"
 COMPOSED = "composed"  # key of a spec: the command, where it was composed ahead
 
 _libc = ctypes.CDLL(None)
@@ -255,6 +257,8 @@ def _become(engine: Engine, spec: dict, shim: int, out: int, info: int) -> None:
     except EngineError as error:
         os.write(info, json.dumps({"engine_error": [error.kind, str(error)]}).encode())
     except OSError as error:
+        if error.errno == errno.E2BIG:  # bubblewrap is given the box's own words
+            os.write(info, json.dumps({"engine_error": ["config", TOO_LONG]}).encode())
         os.write(2, f"bwrap: cannot execute {spec['bwrap']}: {error.strerror}\n".encode())
     except Exception as error:  # nothing may come back from here: a bug is told like any failure
         os.write(info, json.dumps({"engine_error": ["internal", repr(error)]}).encode())

@@ -135,7 +135,9 @@ class Applier:
         runtime = self._ledger.runtime(box.box_id)
         if runtime.handle is not None:
             with suppress(ProcessLookupError):  # it died between the look and the signal
-                await self._drainer.drain(box, runtime.handle, dead_event(runtime), grace_seconds, cause)
+                await self._drainer.drain(
+                    box, runtime.handle, dead_event(runtime), grace_seconds, cause, runtime.patience
+                )
 
     async def _kill_leftovers(self, box: Box) -> None:
         """The shim is gone and its cgroup is not empty: not stopped until it is."""

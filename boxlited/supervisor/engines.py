@@ -151,6 +151,11 @@ def _check_features(spec: BoxSpec) -> None:
     for key, asked in refused.items():
         if asked:
             raise Unsupported(f"{key} is not supported by engine {spec.engine!r}: leave it out")
+    flat = network is not None and (network.mode is not None or network.allow_net is not None)
+    if flat and network is not None and (network.outbound is not None or network.inbound is not None):
+        raise InvalidArgument(
+            "network.mode and network.allow_net are the older form of network.outbound: give one form"
+        )
     if network is not None and network.outbound_mode not in ("enabled", "disabled"):
         raise InvalidArgument(f"network.outbound.mode must be 'enabled' or 'disabled', not {network.outbound_mode!r}")
 
@@ -193,6 +198,8 @@ def _check_guest_path(volume: Volume, spec: BoxSpec) -> None:
         raise InvalidArgument(f"volumes.guest_path {path!r} must be an absolute path without '.', '..' and '//'")
     if path.rstrip("/") == "":
         raise InvalidArgument("volumes.guest_path '/' would hide everything: use rootfs_path")
+    if sum(path.rstrip("/") == other.guest_path.rstrip("/") for other in spec.volumes) > 1:
+        raise InvalidArgument(f"volumes.guest_path {path!r} is given twice: one volume would hide the other")
     for other in spec.volumes:  # whoever writes to the outer one could lead the inner mount astray with a link
         if other is not volume and path.startswith(other.guest_path.rstrip("/") + "/"):
             raise Unsupported(

@@ -18,7 +18,7 @@ import trio
 
 from boxlited.errors import BoxlitedError, EngineUnavailable, InvalidState, Stopped, Unsupported
 from boxlited.failpoints import hit
-from boxlited.model import Box, BoxID, BoxStatus, ExecSpec
+from boxlited.model import Box, BoxID, BoxStatus, ExecSpec, StopCause
 from boxlited.shim import proof
 from boxlited.shim.frames import OFFSET, Kind
 from boxlited.shim.streams import STDIN_WINDOW_BYTES
@@ -134,6 +134,7 @@ class Executions:
     async def exec(self, box: Box, spec: ExecSpec, idempotency_key: str | None) -> dict[str, Any]:
         """Start a command, and first the box where it does not run. Raises what a refusal says."""
         if box.status in STARTABLE:
+            _check_resumes(box)
             box = await self._start(box.box_id)
         runtime = self._ledger.runtime(box.box_id)
         self._ledger.counters["commands_executed"] += 1
@@ -240,6 +241,12 @@ class Executions:
         limit, now = box.spec.auto_stop, self._kernel.boottime()
         if limit and now - (box.used_boottime or 0.0) > limit / TOUCHED_SHARE:
             await self._ledger.write(box, {"used_boottime": now}, durable=False)
+
+
+def _check_resumes(box: Box) -> None:
+    """`auto_resume: false`: what its idle time has stopped is started by a user alone. Raises Stopped."""
+    if box.spec.auto_resume is False and box.stop_cause is StopCause.AUTO_STOP:
+        raise Stopped(f"box {box.name} was stopped after its idle time, and its auto_resume is false: start it first")
 
 
 def _execution_id(box: Box, idempotency_key: str | None) -> str:

@@ -5,13 +5,15 @@ Nothing here is truth: all of it can be lost with the daemon and is found again 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, nullcontext
 
 import trio
 
 from boxlited.model import Box, BoxID
 from boxlited.supervisor.identity import PidfdHandle
 from boxlited.supervisor.kernel import ExitStatus
+from boxlited.supervisor.patience import Patience
 
 
 class BoxRuntime:
@@ -27,6 +29,7 @@ class BoxRuntime:
         "exec_errors",
         "handle",
         "lock",
+        "patience",
         "release",
         "restart_scope",
         "shim_status",
@@ -39,6 +42,7 @@ class BoxRuntime:
         self.release = release  # called with a handle that is about to be closed
         self.ended: Box | None = None  # the row as it was when the last run ended
         self.lock = trio.Lock()
+        self.patience = Patience()
         self.changed = trio.Event()
         self.handle: PidfdHandle | None = None
         self.dead: trio.Event | None = None  # set by the watcher when `handle`'s process ends
@@ -49,6 +53,16 @@ class BoxRuntime:
         self.restart_scope: trio.CancelScope | None = None
         self.commands = 0  # asked for since the daemon began, and those of them that could not be started
         self.exec_errors = 0
+
+    @asynccontextmanager
+    async def locked(self, grace_seconds: float | None = None) -> AsyncIterator[None]:
+        """The lock. Until it is had, a stop of somebody else asks for no longer than `grace_seconds`."""
+        with nullcontext() if grace_seconds is None else self.patience.at_most(grace_seconds):
+            await self.lock.acquire()
+        try:
+            yield
+        finally:
+            self.lock.release()
 
     def notify(self) -> None:
         """Wake everybody who waits for a change of this box."""

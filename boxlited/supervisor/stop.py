@@ -17,6 +17,7 @@ from boxlited.failpoints import hit
 from boxlited.model import Box, BoxStatus, Desired, EventKind, StopCause
 from boxlited.supervisor.identity import PidfdHandle
 from boxlited.supervisor.ledger import Ledger
+from boxlited.supervisor.patience import Patience
 from boxlited.supervisor.runtime import BoxRuntime
 
 DELIVER_BASE = 33  # real-time signal 33+n asks the shim to deliver signal n to its workload
@@ -32,19 +33,27 @@ class Drainer:
         self._own_engines = own_engines
 
     async def drain(
-        self, box: Box, handle: PidfdHandle, dead: trio.Event, grace_seconds: float, cause: StopCause
+        self,
+        box: Box,
+        handle: PidfdHandle,
+        dead: trio.Event,
+        grace_seconds: float,
+        cause: StopCause,
+        patience: Patience,
     ) -> None:
         """Stop a live shim and its workload; returns when the shim is proven dead.
 
-        `grace_seconds` 0 kills at once. Raises Timeout when even SIGKILL did not end it.
+        `grace_seconds` 0 kills at once; `patience` may make it less. Raises Timeout when even SIGKILL did not end it.
         Cancellation leaves `stopping` in the row; the next pass goes on.
         """
         await self._record_intent(box, cause)
         hit("stop.after_intent")
-        if grace_seconds > 0:
+        if patience.least(grace_seconds) > 0:
             _send(handle, signal.SIGTERM)
             hit("stop.after_signal")
-            if await _ended(dead, grace_seconds):
+            with patience.asking(grace_seconds):
+                await dead.wait()
+            if dead.is_set():
                 return
             log.warning("box ignores its stop signal, killing it", box_id=box.box_id, grace=grace_seconds)
         await self.force(box, handle, dead)

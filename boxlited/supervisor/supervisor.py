@@ -99,7 +99,7 @@ class Supervisor(Wiring):
         self._restarts.cancel(box_id)
 
         async def both() -> Box:
-            async with self._ledger.runtime(box_id).lock:
+            async with self._ledger.runtime(box_id).locked(timeout_seconds):
                 row = await self._settler.settle(box_id, Request.STOP, Options(timeout_seconds))
                 if row is None:
                     raise InvalidState(f"box {box_id} was removed when it stopped (auto_remove)")
@@ -118,12 +118,17 @@ class Supervisor(Wiring):
 
         async def deliver() -> Box:
             runtime = self._ledger.runtime(box.box_id)
+            if runtime.patience.is_asking:  # its stop has the lock, and waits on the pidfd that it verified
+                return await send(self._ledger.row(box.box_id))
             async with runtime.lock:
-                row = await self._settler.demand(box.box_id, Request.ATTACH)
-                if runtime.handle is not None:
-                    self._drainer.deliver(row, runtime.handle, signal)
-                    await self._ledger.note(row, EventKind.SIGNALLED, {"signal": signal})
-                return row
+                return await send(await self._settler.demand(box.box_id, Request.ATTACH))
+
+        async def send(row: Box) -> Box:
+            handle = self._ledger.runtime(box.box_id).handle
+            if handle is not None:
+                self._drainer.deliver(row, handle, signal)
+                await self._ledger.note(row, EventKind.SIGNALLED, {"signal": signal})
+            return row
 
         return await self._carry(deliver)
 
@@ -132,7 +137,7 @@ class Supervisor(Wiring):
         request = Request.FORCE_REMOVE if force else Request.REMOVE
 
         async def remove() -> None:
-            async with self._ledger.runtime(box_id).lock:
+            async with self._ledger.runtime(box_id).locked(0.0 if force else None):
                 await self._settler.settle(box_id, request)
 
         await self._carry(remove)

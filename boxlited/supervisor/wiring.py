@@ -153,7 +153,8 @@ class Wiring(Queries, Executing):
     async def _transition(self, box_id: BoxID, request: Request, options: Options | None = None) -> Box:
         async def locked() -> Box:
             runtime = self._ledger.runtime(box_id)
-            async with runtime.lock:
+            grace = options.grace_seconds if options is not None and request is Request.STOP else None
+            async with runtime.locked(grace):
                 row = await self._settler.settle(box_id, request, options)
                 return row or runtime.ended or self._ledger.row(box_id)
 

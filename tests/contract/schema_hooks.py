@@ -64,9 +64,13 @@ def _is_positive(case: schemathesis.Case) -> bool:
 
 def _is_possible(body: dict[str, Any]) -> bool:
     stop, delete = body.get("auto_stop"), body.get("auto_delete")
+    network = {key for key, value in (body.get("network") or {}).items() if value is not None}
+    guests = [str(volume.get("guest_path")).rstrip("/") for volume in body.get("volumes") or ()]
     return (
         body.get("rootfs_path") is None  # a directory of the host; and it excludes an image
         and not (stop and delete and delete <= stop)
+        and not (network & {"mode", "allow_net"} and network & {"outbound", "inbound"})
+        and len(guests) == len(set(guests))
         and all(volume.get("host_path") is not None for volume in body.get("volumes") or ())
     )
 

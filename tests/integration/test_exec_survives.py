@@ -210,6 +210,17 @@ def test_an_exec_is_a_use_of_the_box(daemon: Daemon) -> None:
     assert daemon.wait_status(box.box, "stopped")["stop_cause"] == "auto_stop"
 
 
+def test_what_its_idle_time_has_stopped_resumes_for_an_exec_unless_it_may_not(daemon: Daemon) -> None:
+    resumes, stays = (Commands(daemon, daemon.run(auto_stop=1, auto_resume=may)["box_id"]) for may in (True, False))
+    for box in (resumes, stays):
+        assert daemon.wait_status(box.box, "stopped")["stop_cause"] == "auto_stop"
+    resumes.run("true")
+    assert "auto_resume is false" in stays.refused(409, "stopped", "true")
+    assert daemon.get(stays.box)["status"] == "stopped"
+    daemon.client.start(stays.box)
+    stays.run("true")
+
+
 def test_a_shim_that_does_not_answer_is_not_stopped_as_idle(daemon: Daemon) -> None:
     box = Commands(daemon, daemon.run(auto_stop=1)["box_id"])
     execution = box.exec("sleep", "987654")

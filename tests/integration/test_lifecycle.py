@@ -5,16 +5,20 @@ from __future__ import annotations
 import resource
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from boxlited.client import Client
 from boxlited.errors import InvalidArgument, InvalidState, NotFound, Unsupported
+from tests.integration.commands import ask
 from tests.integration.daemon_harness import Daemon, is_alive, kill_pid, until
 
+DEAF = ["/bin/sh", "-c", "trap '' TERM; echo deaf; while :; do sleep 1000; done"]
 CONFIG = "[engines]\nenabled = ['sandbox', 'process']\n[reconcile]\nperiod_seconds = 0.5\n"
 
 
@@ -112,6 +116,18 @@ def test_command_that_is_not_there_fails_the_start_with_its_name(shared: Daemon)
     shared.client.remove(box["box_id"])
 
 
+@pytest.mark.parametrize("engine", ["sandbox", "process"])
+@pytest.mark.parametrize("spec", [{"cmd": ["true", "x" * 140_000]}, {"cmd": ["true"], "env": {"A": "x" * 140_000}}])
+def test_words_that_the_kernel_does_not_take_are_the_callers_fault(
+    shared: Daemon, engine: str, spec: dict[str, Any]
+) -> None:
+    box = shared.create(engine=engine, **spec)
+    with pytest.raises(InvalidArgument, match="cmd and env are longer than the kernel takes"):
+        shared.client.start(box["box_id"])
+    assert shared.get(box["box_id"])["error_kind"] == "config"
+    shared.client.remove(box["box_id"])
+
+
 def test_start_after_a_crash_stashes_the_evidence(shared: Daemon) -> None:
     box = shared.run(["/bin/sh", "-c", "test -e /root/again && exec sleep 1000; touch /root/again; kill -ABRT $$"])
     shared.wait_status(box["box_id"], "failed")
@@ -137,11 +153,57 @@ def test_stop_never_spawns(shared: Daemon, seed_status: str) -> None:
 
 
 def test_stop_of_a_deaf_workload_is_forced_after_its_grace(shared: Daemon) -> None:
-    box = shared.run(["/bin/sh", "-c", "trap '' TERM; echo deaf; while :; do sleep 1000; done"])
+    box = shared.run(DEAF)
     until(lambda: b"deaf" in b"".join(shared.client.logs(box["box_id"])), "the trap is set")
     stopped = shared.client.stop(box["box_id"], 0.3)
     assert (stopped["status"], stopped["stop_cause"], stopped["exit_code"]) == ("stopped", "user", 137)
     shared.client.remove(box["box_id"])
+
+
+def test_a_stop_that_names_no_time_takes_the_configured_one() -> None:
+    with Daemon("[stop]\ndefault_timeout_seconds = 0.25\n") as daemon:
+        daemon.start()
+        ref = daemon.run(DEAF)["box_id"]
+        until(lambda: b"deaf" in b"".join(daemon.client.logs(ref)), "the trap is set")
+        assert daemon.client.config()["defaults"]["stop_timeout_seconds"] == 0.25
+        assert ask(daemon, "POST", f"/v1/boxes/{ref}/stop").status == 200
+        assert '"grace": 0.25' in daemon.log_text()
+
+
+@pytest.mark.parametrize(
+    "hurry",
+    [
+        lambda client, ref: client.kill(ref),
+        lambda client, ref: client.stop(ref, 0.2),
+        lambda client, ref: client.restart(ref, 0.2),
+        lambda client, ref: client.remove(ref, force=True),
+    ],
+    ids=["kill", "shorter_stop", "restart", "forced_remove"],
+)
+def test_who_is_less_patient_does_not_wait_for_a_stop_under_way(
+    shared: Daemon, hurry: Callable[[Client, str], object]
+) -> None:
+    ref = shared.run(DEAF)["box_id"]
+    until(lambda: b"deaf" in b"".join(shared.client.logs(ref)), "the trap is set")
+    with ThreadPoolExecutor() as pool, Client(str(shared.socket)) as other:
+        patient = pool.submit(other.stop, ref, 900.0)
+        shared.wait_status(ref, "stopping")
+        hurry(shared.client, ref)
+        assert patient.result()["stop_cause"] == "user"
+    with suppress(NotFound):
+        shared.client.remove(ref, force=True)
+
+
+def test_a_stop_under_way_keeps_no_signal_from_the_workload(shared: Daemon) -> None:
+    script = "trap '' TERM; trap 'echo got usr1; exit 3' USR1; echo ready; while :; do sleep 0.05; done"
+    ref = shared.run(["/bin/sh", "-c", script])["box_id"]
+    until(lambda: b"ready" in b"".join(shared.client.logs(ref)), "the trap is set")
+    with ThreadPoolExecutor() as pool, Client(str(shared.socket)) as other:
+        patient = pool.submit(other.stop, ref, 900.0)
+        shared.wait_status(ref, "stopping")
+        shared.client.kill(ref, signal.SIGUSR1)
+        assert patient.result()["exit_code"] == 3
+    shared.client.remove(ref)
 
 
 def test_kill_delivers_any_signal_to_the_workload(shared: Daemon) -> None:
@@ -248,6 +310,19 @@ def test_volumes_and_rootfs_refusals(shared: Daemon, tmp_path: Path) -> None:
         shared.client.create({"rootfs_path": "/no/such/dir", "cmd": ["x"]})
     with pytest.raises(InvalidArgument, match="polcy"):
         shared.create(restart={"polcy": "no"})
+
+
+@pytest.mark.parametrize(
+    ("spec", "says"),
+    [
+        ({"volumes": [{"host_path": "/usr", "guest_path": path} for path in ("/x", "/x/")]}, "given twice"),
+        ({"network": {"mode": "enabled", "outbound": {"mode": "disabled"}}}, "give one form"),
+        ({"network": {"allow_net": [], "inbound": {"mode": "disabled"}}}, "give one form"),
+    ],
+)
+def test_a_wish_that_contradicts_another_is_refused(shared: Daemon, spec: dict[str, Any], says: str) -> None:
+    with pytest.raises(InvalidArgument, match=says):
+        shared.create(**spec)
 
 
 def test_logs_follow_ends_with_the_box(shared: Daemon) -> None:

@@ -86,10 +86,22 @@ def test_check_config_of_what_is_no_file(tmp_path: Path, content: str | None, wo
 
 
 def test_version() -> None:
-    assert boxlited("version").stdout == f"boxlited {__version__}\n"
+    for word in ("version", "--version"):
+        assert boxlited(word).stdout == f"boxlited {__version__}\n"
 
 
-@pytest.mark.parametrize("arguments", [[], ["sreve"], ["serve", "--log-level", "loud"], ["drain", "--timeout", "x"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["sreve"],
+        ["serve", "--log-level", "loud"],
+        ["drain", "--timeout", "x"],
+        ["drain", "--timeout", "nan"],
+        ["drain", "--timeout", "-1"],
+        ["drain", "--timeout", "3601"],
+    ],
+)
 def test_wrong_use_is_64_and_one_message(arguments: list[str]) -> None:
     done = boxlited(*arguments)
     assert done.returncode == 64
@@ -141,6 +153,7 @@ def test_the_command_line_beats_the_environment_and_that_the_file(tmp_path: Path
         (["--socket", "/proc/boxlited/s"], {}, 73, ["/proc/boxlited/s"]),
         (["--listen", "127.0.0.1:0"], {}, 78, ["token"]),
         (["--listen", "127.0.0.1:0", "--token-file", "/nowhere/token"], {}, 78, ["/nowhere/token"]),
+        (["--token-file", "/nowhere/token"], {}, 78, ["--token-file", "--listen"]),
         (["--listen", "8100", "--token-file", "/nowhere/token"], {}, 78, ["HOST:PORT"]),
     ],
 )

@@ -91,6 +91,7 @@ def test_a_box_from_run_to_rm(daemon: Daemon) -> None:
         (["true"], 0, ""),
         (["sh", "-c", "kill -9 $$"], 137, ""),
         (["/no/such/program"], 127, ""),
+        (["/etc/passwd"], 126, ""),
     ],
 )
 def test_run_shows_and_ends_as_the_box_does(daemon: Daemon, command: list[str], code: int, out: str) -> None:

@@ -14,6 +14,7 @@ from boxlited.supervisor.engines import OWN_ENGINES
 from boxlited.supervisor.identity import PidfdHandle
 from boxlited.supervisor.kernel import Kernel
 from boxlited.supervisor.ledger import Ledger
+from boxlited.supervisor.patience import Patience
 from boxlited.supervisor.stop import Drainer
 
 
@@ -64,7 +65,7 @@ def seen_dead() -> trio.Event:
 async def test_stop_of_a_shim_that_has_just_been_reaped(reaped: PidfdHandle, grace: float) -> None:
     written = Written()
     drainer = Drainer(cast(Ledger, written), OWN_ENGINES)
-    await drainer.drain(running(), reaped, seen_dead(), grace, StopCause.USER)
+    await drainer.drain(running(), reaped, seen_dead(), grace, StopCause.USER, Patience())
     assert written.rows[0]["status"] is BoxStatus.STOPPING
     reaped.close()
 

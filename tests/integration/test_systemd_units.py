@@ -80,6 +80,22 @@ def test_the_unit_of_a_user_without_capabilities_is_sound_and_less_exposed(tmp_p
 
 
 @needs_systemd
+@pytest.mark.parametrize("wrong", [False, True])
+def test_the_units_of_an_ordinary_user_are_sound_and_a_wrong_directive_would_be_seen(
+    tmp_path: Path, *, wrong: bool
+) -> None:
+    copies = [shutil.copy(UNITS / name, tmp_path) for name in ("user/boxlited.service", "boxlited-boxes.service")]
+    if wrong:
+        unit = Path(copies[0])
+        unit.write_text(unit.read_text().replace("KillMode=process", "KillMode=proces"))
+    done = subprocess.run(
+        ["systemd-analyze", "--user", "verify", *copies],
+        capture_output=True, text=True, timeout=60, check=False, env={**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)},
+    )  # fmt: skip
+    assert (done.stdout + done.stderr != "") == wrong, done.stderr
+
+
+@needs_systemd
 def test_a_wrong_directive_would_be_seen(tmp_path: Path) -> None:
     copies = [shutil.copy(path, tmp_path) for path in FILES]
     service = Path(next(path for path in copies if path.endswith("/boxlited.service")))

@@ -79,6 +79,8 @@ class FakeDaemon:
         if scripted is not None:
             return scripted(request) if callable(scripted) else scripted
         parts = request.path.strip("/").split("/")
+        if parts == ["v1", "config"]:
+            return 200, {"version": "0", "defaults": {"stop_timeout_seconds": 7.0}, "capabilities": {}}
         if parts[:2] != ["v1", "boxes"]:
             return problem(404, "not_found", f"no route {request.path}")
         if len(parts) == 2:

@@ -68,6 +68,7 @@ async def test_an_idempotency_key_reaches_the_supervisor_and_is_checked(api: Api
         ({"env": {"A\0": "b"}}, 400, "invalid_argument", "NUL"),
         ({"image": "host", "rootfs_path": "/x"}, 400, "invalid_argument", "exclude"),
         ({"image": "alpine:latest"}, 422, "unsupported", 'use image "host" or rootfs_path'),
+        ({"restart": {"policy": "maybe"}}, 400, "invalid_argument", "use one of no, on-failure, always"),
         ([], 400, "invalid_argument", "not valid"),
     ],
 )
@@ -145,6 +146,16 @@ async def test_what_only_memory_knows_is_answered_with_a_warning(api: Api) -> No
         assert view["warning"].endswith("; another")
     api.supervisor.only_in_memory.clear()
     assert (await api.client.get("/v1/boxes/web")).json()["warning"] == "another"
+
+
+async def test_a_stop_that_names_no_time_takes_the_configured_one(tmp_path: Path) -> None:
+    async with served(tmp_path, stop_seconds=4.5) as api:
+        api.supervisor.put("web")
+        await api.client.post("/v1/boxes/web/stop")
+        await api.client.post("/v1/boxes/web/restart", json={"timeout_seconds": None})
+        await api.client.post("/v1/boxes/web/stop", json={"timeout_seconds": 0})
+        assert api.supervisor.asked == [("stop", 4.5), ("restart", 4.5), ("stop", 0.0)]
+        assert (await api.client.get("/v1/config")).json()["defaults"]["stop_timeout_seconds"] == 4.5
 
 
 async def test_start_stop_restart_kill_and_reset_answer_with_the_box(api: Api) -> None:

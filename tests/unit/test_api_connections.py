@@ -117,6 +117,25 @@ async def test_what_is_not_http_is_answered_in_the_usual_shape_and_closed(api: A
     assert (await api.client.get("/healthz")).status_code == 200
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [("sec-websocket-version", "13")],
+        [("sec-websocket-version", "99"), ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")],
+        [("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")],
+    ],
+)
+async def test_a_handshake_that_is_none_is_answered_in_the_usual_shape(
+    api: Api, headers: list[tuple[str, str]]
+) -> None:
+    async with Wire.open(api.path) as wire:
+        target = "/v1/boxes/b/executions/exec-1/attach"
+        upgrade = [("host", "x"), ("connection", "upgrade"), ("upgrade", "websocket"), *headers]
+        await wire.stream.send_all(wire.http.send(h11.Request(method="GET", target=target, headers=upgrade)))
+        assert "WebSocket" in await error_on(wire, 400, "invalid_argument")
+        await assert_closed(wire)
+
+
 async def test_an_upgrade_to_http2_is_ignored(api: Api) -> None:
     async with Wire.open(api.path) as wire:
         head = await wire.ask(

@@ -310,12 +310,16 @@ def unix_client(path: Path) -> httpx.AsyncClient:
 
 @asynccontextmanager
 async def served(
-    directory: Path, *more: Listener, supervisor: MemorySupervisor | None = None, grace_seconds: float = 1.0
+    directory: Path,
+    *more: Listener,
+    supervisor: MemorySupervisor | None = None,
+    grace_seconds: float = 1.0,
+    stop_seconds: float = 30.0,
 ) -> AsyncIterator[Api]:
     """Serves on `directory`/b.sock and on `more`. Stops the server at the end and waits for it."""
     supervisor = supervisor or MemorySupervisor()
     path = directory / "b.sock"
-    server = ApiServer(supervisor, [listen_unix(path), *more], grace_seconds=grace_seconds)
+    server = ApiServer(supervisor, [listen_unix(path), *more], grace_seconds=grace_seconds, stop_seconds=stop_seconds)
     with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
             await nursery.start(server.serve)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.unit.boxctl.support import DB, WEB
 from tests.unit.fake_daemon import FakeDaemon
 
@@ -13,6 +15,22 @@ def test_a_warning_of_the_daemon_about_what_it_did_is_shown(fake: FakeDaemon, ru
     result = run("stop", "web")
     assert (result.code, result.out) == (0, "web\n")
     assert "warning: box web: its newest state is not on the disk" in result.err
+
+
+def test_without_a_time_stop_and_restart_take_the_one_that_the_daemon_is_configured_for(fake: FakeDaemon, run) -> None:
+    fake.add(WEB, "web")
+    for arguments in (["stop"], ["restart"], ["stop", "-t", "2"]):
+        assert run(*arguments, "web").code == 0
+    sent = [request.body for request in fake.requests if request.method == "POST"]
+    assert sent == [{"timeout_seconds": 7.0}, {"timeout_seconds": 7.0}, {"timeout_seconds": 2.0}]
+
+
+@pytest.mark.parametrize("seconds", ["-1", "3601", "inf", "nan", "soon"])
+def test_a_time_that_the_daemon_would_not_take_is_wrong_use(fake: FakeDaemon, run, seconds: str) -> None:
+    fake.add(WEB, "web")
+    result = run("stop", "-t", seconds, "web")
+    assert (result.code, fake.requests) == (2, [])
+    assert "--time" in result.err
 
 
 def test_several_boxes_are_each_done_or_complained_of(fake: FakeDaemon, run) -> None:

@@ -27,7 +27,7 @@ def test_no_daemon_is_4_and_says_how_to_start_one(run, monkeypatch) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [["stop"], ["nonsense"], ["ps", "--nonsense"], ["run", "-m", "lots", "true"], ["kill", "-s", "NOPE", "x"],
-     ["--url", "ftp://x", "ps"], ["logs", "--since", "yesterday", "x"],
+     ["--url", "ftp://x", "ps"], ["logs", "--since", "yesterday", "x"], ["run", "--cpus", "nan", "true"],
      ["create", "--image", "host", "--rootfs", "/x"]],
 )  # fmt: skip
 def test_wrong_use_is_2_in_one_line(run, arguments: list[str]) -> None:
@@ -48,6 +48,13 @@ def test_an_error_inside_the_daemon_says_which_request_to_look_for(fake: FakeDae
     result = run("start", "web")
     assert result.code == 1
     assert "journalctl -u boxlited` (request req-1)" in result.err
+
+
+def test_who_came_by_the_socket_for_monitoring_is_told_of_the_other(fake: FakeDaemon, run) -> None:
+    fake.replies["POST", "/v1/boxes/web/start"] = problem(
+        403, "permission_denied", "this socket is read-only: POST is not allowed here"
+    )
+    assert "use the one beside it" in run("start", "web").err
 
 
 def test_a_bug_is_one_line_and_no_traceback(fake: FakeDaemon, run) -> None:

@@ -45,6 +45,7 @@ def test_names_and_reasons_cannot_reach_the_terminal_raw(fake: FakeDaemon, run) 
 
 def test_inspect_prints_an_array_and_complains_of_what_is_missing(fake: FakeDaemon, run) -> None:
     fake.add(WEB, "web")
+    assert run("inspect", "--format", "json", "web").out == run("inspect", "web").out
     result = run("inspect", "web", "nobody")
     assert [box["name"] for box in json.loads(result.out)] == ["web"]
     assert result.code == 1
@@ -84,6 +85,7 @@ def test_reconcile_says_what_was_seen_and_done(fake: FakeDaemon, run) -> None:
 
 def test_version_tells_both_and_works_without_a_daemon(fake: FakeDaemon, run, monkeypatch) -> None:
     fake.replies["GET", "/v1/config"] = (200, {"version": "9.9"})
+    assert run("--version").out == f"boxctl {__version__}\n"
     assert run("version").out == f"boxctl    {__version__}\nboxlited  9.9\n"
     monkeypatch.setenv("BOXLITED_SOCKET", "/nonexistent/d.sock")
     result = run("version")

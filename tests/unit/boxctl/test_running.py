@@ -59,6 +59,8 @@ def _ends(fake: FakeDaemon, box_id: str, status: str = "stopped", **more: object
         ("not_found", "cannot start", 127),
         (None, "execvp nothere: No such file or directory", 127),
         (None, "exec /etc/passwd: Permission denied", 126),
+        ("not_found", "command '/etc/passwd' cannot be executed in the box: Permission denied", 126),
+        ("not_found", "command 'not found' cannot be executed in the box: Permission denied", 126),
         (None, "the spawner is gone", 125),
     ],
 )
