@@ -140,11 +140,18 @@ class Applier:
     async def _kill_leftovers(self, box: Box) -> None:
         """The shim is gone and its cgroup is not empty: not stopped until it is."""
         with trio.move_on_after(LEFTOVERS_SECONDS):
-            while self._cgroups.populated(box.box_id):
+            while self._may_be_populated(box):
                 self._cgroups.kill(box.box_id)
                 await trio.sleep(EVIDENCE_POLL_SECONDS)
             return
         raise Timeout(f"processes of box {box.name} remain in its cgroup after SIGKILL; it is tried again")
+
+    def _may_be_populated(self, box: Box) -> bool:
+        """Until it is seen to be empty."""
+        try:
+            return bool(self._cgroups.populated(box.box_id))
+        except OSError:
+            return True
 
     async def _write_row(self, box: Box, sight: Sight, plan: Plan, options: Options) -> Box:
         changes: dict[str, Any] = {}
