@@ -123,7 +123,10 @@ class Kernel:
             return None
         if len(fields) < 50 or fields[0] != b"Z":
             return None
-        return ExitStatus.from_wait_status(int(fields[49]))  # field 52 of the line
+        raw = int(fields[49])  # field 52 of the line
+        if raw == 0 and not _tells_secrets(pid):
+            return None
+        return ExitStatus.from_wait_status(raw)
 
     def proc_stat(self, pid: int) -> ProcStat:
         return parse_stat(pid, _stat_line(pid))
@@ -147,6 +150,18 @@ def _stat_line(pid: int) -> bytes:
         return os.read(fd, 4096)
     finally:
         os.close(fd)
+
+
+def _tells_secrets(pid: int) -> bool:
+    """Whether what its stat line keeps from others is true for us: they read 0 there. The link asks for the same
+    permission (ptrace's, to read), and of a zombie leads nowhere."""
+    try:
+        os.readlink(f"/proc/{pid}/exe")
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
 
 
 def _exists(pid: int) -> bool:

@@ -104,6 +104,34 @@ def test_a_process_that_hidepid_hides_is_not_said_to_be_dead(pid_file: Path) -> 
     assert as_nobody(pid_file, prefix=hide) == f"unknown {errno.ENOENT} None"
 
 
+@pytest.fixture(params=[("exit 0", ExitStatus(code=0)), ("kill -KILL $$", ExitStatus(signal=9))])
+def zombie(request: pytest.FixtureRequest) -> Iterator[tuple[int, ExitStatus]]:
+    script, ended = request.param
+    child = subprocess.Popen(["sh", "-c", script])
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    try:
+        yield child.pid, ended
+    finally:
+        child.wait()
+
+
+def test_the_end_of_a_zombie_is_told(zombie: tuple[int, ExitStatus]) -> None:
+    pid, ended = zombie
+    assert Kernel().zombie_status(pid) == ended
+
+
+@needs_root
+def test_an_end_that_proc_keeps_from_us_is_not_told_as_exited_with_0(zombie: tuple[int, ExitStatus]) -> None:
+    """As to a daemon that was started again with fewer capabilities than its shims have."""
+    pid, _ = zombie
+    asks = "import os, sys; from boxlited.supervisor.kernel import Kernel; os.setresuid(*[65534] * 3)"
+    asks += "; print(Kernel().zombie_status(int(sys.argv[1])))"
+    done = subprocess.run(
+        [sys.executable, "-c", asks, str(pid)], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.strip() == "None"
+
+
 # -- the fake and the real kernel tell the same story
 
 
