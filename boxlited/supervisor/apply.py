@@ -168,7 +168,8 @@ class Applier:
                     kind = EventKind.FAILED if plan.status is BoxStatus.FAILED else EventKind.STOPPED
                     data = {key: _plain(changes[key]) for key in ("stop_cause", "exit_code", "failure_reason")}
                 case Step.CLOSE_RUN:
-                    changes |= {"run_id": None, "ended_at": time.time(), "boot_id": None}
+                    changes |= {"run_id": None, "ended_at": time.time(), "ended_boottime": self._kernel.boottime()}
+                    changes["boot_id"] = self._boot_id
                     changes["restart_count"] = plan.restart_count
                     kind, data = EventKind.WARNING, {"message": plan.warning}
                 case Step.SAY_UNKNOWN:
