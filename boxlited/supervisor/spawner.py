@@ -20,6 +20,7 @@ import select
 import socket
 import sys
 
+from boxlited.errors import StorageError
 from boxlited.failpoints import hit
 from boxlited.shim import main as shim_main
 from boxlited.supervisor.clone import become_subreaper, clear_hidden_signals, fork_into, own_children
@@ -28,6 +29,7 @@ from boxlited.supervisor.hook import FIRST_PRIVATE_FD, IGNORED, Hook, write_file
 PROTOCOL_VERSION = 1
 MAX_MESSAGE = 65536
 MAX_QUEUED = 4096
+RETRY_MILLISECONDS = 500
 COMM = b"boxlited-spawn"
 
 
@@ -54,6 +56,7 @@ class Spawner:
         self._children: dict[int, int] = {}  # pid -> seq
         self._failed: set[int] = set()
         self._ended: set[int] = set()  # shims that were reaped and may have left something in their session
+        self._owes_a_look = False  # for orphans: there was no descriptor free to see them
         self._queue: list[tuple[bytes, list[int]]] = []
         self._wake, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
 
@@ -65,7 +68,10 @@ class Spawner:
         self._poll.register(self._wake, select.POLLIN)
         self._send({"op": "hello", "pid": os.getpid(), "version": PROTOCOL_VERSION})
         while True:
-            for fd, events in self._poll.poll():
+            ready = self._poll.poll(RETRY_MILLISECONDS if self._owes_a_look else None)
+            if not ready:
+                self._end_orphans()
+            for fd, events in ready:
                 if fd == self._sock.fileno():
                     if events & select.POLLOUT:
                         self._flush()
@@ -94,7 +100,7 @@ class Spawner:
         try:
             request = json.loads(data)
             self._spawn(request, fds)
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, StorageError):
             self._send({"op": "failed", "seq": _seq_of(data), "stage": "request", "errno": errno.EINVAL})
         except OSError as error:  # no descriptor is free: the next request may find one
             self._send({"op": "failed", "seq": _seq_of(data), "stage": "spawner", "errno": error.errno})
@@ -186,8 +192,14 @@ class Spawner:
         """What a dead shim left comes to us, for we are its subreaper: bubblewrap's init waits for ever when its
         other half is killed before it was told to go on. Not reaped yet, so its pid and its session are its own.
         """
+        try:
+            children = own_children() if self._ended else []
+            self._owes_a_look = False
+        except OSError:
+            self._owes_a_look = True
+            return
         left = set()
-        for child in own_children() if self._ended else ():
+        for child in children:
             session = os.getsid(child)
             if child not in self._children and session in self._ended:
                 os.kill(child, _signal.SIGKILL)

@@ -153,6 +153,14 @@ def test_a_bad_request_is_refused_and_harms_nothing(spawner: Conversation, messa
     assert spawner.receive()["op"] == "spawned"
 
 
+def test_a_path_that_is_none_is_refused_and_harms_nothing(spawner: Conversation) -> None:
+    spawner.ask(seq=5, argv=sleeper(), pid_file="/tmp/\0/shim.pid")
+    told = spawner.receive()
+    assert (told["op"], told["seq"], told["stage"]) == ("failed", 5, "request")
+    spawner.ask(argv=sleeper())
+    assert spawner.receive()["op"] == "spawned"
+
+
 def test_limits_reach_the_shim_and_descriptors_do_not(spawner: Conversation) -> None:
     spawner.ask(argv=sleeper(), rlimits={"nofile": [123, 123], "core": [0, 0]})
     pid = spawner.receive()["pid"]
@@ -267,6 +275,22 @@ def test_what_a_dead_shim_leaves_is_ended_and_what_a_live_one_runs_is_not(spawne
     assert is_alive(pids[1])
     kill_pid(spawner.pids[1])
     until(lambda: not is_alive(pids[1]), "and that of the other after it")
+
+
+def test_an_orphan_that_could_not_be_looked_for_is_ended_when_it_can(spawner: Conversation) -> None:
+    spawner.ask(argv=orphaner(spawner.directory / "pid"))
+    assert spawner.receive()["op"] == "spawned"
+    orphan = pid_in(spawner.directory / "pid")
+    taken = sorted(int(fd.name) for fd in Path(f"/proc/{spawner.process.pid}/fd").iterdir())
+    limits = resource.prlimit(spawner.process.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(spawner.process.pid, resource.RLIMIT_NOFILE, (free_number(taken, 1) - 1, limits[1]))
+    kill_pid(spawner.pids[0])
+    assert spawner.receive()["op"] == "exited"
+    spawner.ask(seq=2, argv=sleeper())
+    assert spawner.receive()["op"] == "failed"  # it has looked for orphans before this, and saw none
+    assert is_alive(orphan)
+    resource.prlimit(spawner.process.pid, resource.RLIMIT_NOFILE, limits)
+    until(lambda: not is_alive(orphan), "it is ended all the same")
 
 
 def test_what_a_live_shim_sent_away_is_none_of_ours(spawner: Conversation) -> None:
