@@ -137,7 +137,7 @@ class Workload:
         return True
 
     def _await_exec(self, deadline: float) -> None:
-        """Until the process is no longer bubblewrap by its memory map's program, or is gone."""
+        """Until the process is no longer bubblewrap by its memory map's program, or is gone. Raises EngineError."""
         wrappers = {_program(self.outer), _name(self.outer)}
         while time.monotonic() < deadline:
             program = _program(self.pid)
@@ -147,6 +147,7 @@ class Workload:
                 self.exec_seen = True
                 return
             time.sleep(EXEC_POLL_SECONDS)
+        raise EngineError("engine", f"the command did not run within {START_SECONDS:g} s: it was killed")
 
     # -- life
 
