@@ -125,9 +125,11 @@ class Applier:
         if handle is None:
             return
         try:
+            record = PidRecord(handle.pid, self._kernel.proc_stat(handle.pid).start_time)
+            handle.signal(0)  # it lives, so what was read is its own and not of the next one with this pid
             with suppress(FileNotFoundError):
                 os.unlink(path)  # whatever lies there now, a link or a FIFO too
-            PidFileWriter(path).write(PidRecord(handle.pid, self._kernel.proc_stat(handle.pid).start_time))
+            PidFileWriter(path).write(record)
         except OSError as error:
             log.error("shim.pid could not be written anew", box_id=box.box_id, error=error.strerror)
 

@@ -63,6 +63,9 @@ def test_row_01_a_live_shim_that_cannot_be_recognised_is_unknown_and_not_started
             daemon.client.stop(box["box_id"])
         with pytest.raises(InvalidState):
             daemon.client.remove(box["box_id"], force=True)
+        for number in (signal.SIGUSR1, signal.SIGKILL):
+            with pytest.raises(InvalidState, match="could not be examined"):  # and not: "there is nothing to signal"
+                daemon.client.kill(box["box_id"], number)
         assert [pid for _, pid in daemon.shims()] == [box["pid"]]
     finally:
         see_again(daemon, before)
