@@ -31,6 +31,7 @@ MAX_MESSAGE = 65536
 MAX_QUEUED = 4096
 RETRY_MILLISECONDS = 500
 COMM = b"boxlited-spawn"
+PYTHONS_OWN = frozenset({_signal.SIGPIPE, _signal.SIGXFSZ})  # ignored by it, and set back for what is executed
 
 
 class Job:
@@ -259,11 +260,19 @@ def _out_of_the_way(fd: int) -> int:
     return moved
 
 
+def _default_signals() -> None:
+    """Whoever started the daemon may ignore any of them; an exec keeps that, and no workload should inherit it."""
+    for number in _signal.valid_signals():
+        if _signal.getsignal(number) == _signal.SIG_IGN and number not in PYTHONS_OWN:
+            _signal.signal(number, _signal.SIG_DFL)
+
+
 def main() -> int:
     """Entry point. Signals of a terminal do not concern us: only the end of the socket does."""
     sock = socket.socket(fileno=_out_of_the_way(int(sys.argv[1])))
     sock.setblocking(False)
     lock_fd = _out_of_the_way(int(sys.argv[2]))
+    _default_signals()
     clear_hidden_signals()
     become_subreaper()
     for number in IGNORED:

@@ -182,6 +182,23 @@ def test_environment_is_what_was_asked_for_and_signals_are_default(spawner: Conv
     assert int(status["SigBlk"], 16) == 0
 
 
+def test_signals_that_the_daemon_was_started_without_are_default_again(tmp_path: Path) -> None:
+    numbers = (signal.SIGALRM, signal.SIGTSTP, signal.SIGCHLD, signal.SIGTERM, signal.SIGWINCH, signal.SIGRTMIN + 3)
+    before = [signal.signal(number, signal.SIG_IGN) for number in numbers]
+    try:
+        conversation = Conversation(tmp_path)
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+    try:
+        conversation.ask(argv=["/bin/sh", "-c", "exec sleep 1000"])
+        pid = conversation.receive()["pid"]
+        until(lambda: b"sleep" in Path(f"/proc/{pid}/cmdline").read_bytes(), "it executes")
+        assert "\nSigIgn:\t0000000000000000\n" in Path(f"/proc/{pid}/status").read_text()
+    finally:
+        conversation.close()
+
+
 def test_signals_that_the_c_library_hides_do_not_stay_ignored(tmp_path: Path) -> None:
     """Some supervisors start us with signal 32 ignored; only the bare system call can set it back."""
     ignored = ctypes.create_string_buffer(64)
