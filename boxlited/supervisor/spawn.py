@@ -29,6 +29,7 @@ from boxlited.supervisor.program import environment, unchangeable
 
 MAX_MESSAGE_BYTES = 65536
 SPAWN_DEADLINE_SECONDS = 20.0
+CANCEL_SECONDS = 1.0
 RESTART_DELAY_SECONDS = 0.1
 RELAUNCH_DELAY_SECONDS = 1.0
 
@@ -206,10 +207,11 @@ class Spawner:
             raise ResourceExhausted("the command and environment of the shim are too long: shorten them")
         self._pending[seq] = pending
         try:
-            await self._send(message, fds)
             with trio.move_on_after(SPAWN_DEADLINE_SECONDS):
+                await self._send(message, fds)
                 await pending.done.wait()
             if not pending.done.is_set():
+                await self._give_up(seq)
                 raise EngineUnavailable("the spawner did not answer in time; look at the daemon's log")
         except BaseException:
             pending.close()  # the answer came together with what ended the wait for it
@@ -220,10 +222,16 @@ class Spawner:
             raise pending.error
         return pending, seq
 
+    async def _give_up(self, seq: int) -> None:
+        """A child that hangs before its shim.pid is seen by nobody: it must not go on behind a next start."""
+        log.error("the spawner did not answer in time", seq=seq)
+        with trio.move_on_after(CANCEL_SECONDS), suppress(SpawnerGone):
+            await self._send(json.dumps({"op": "cancel", "seq": seq}).encode(), [])
+
     async def _send(self, message: bytes, fds: list[int]) -> None:
         if self._socket is None:
             raise SpawnerGone("the spawner is being restarted: retry in a moment")
-        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
+        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
         async with self._send_lock:
             try:
                 await self._socket.sendmsg([message], ancillary)

@@ -100,7 +100,10 @@ class Spawner:
         fds = _received(ancillary)
         try:
             request = json.loads(data)
-            self._spawn(request, fds)
+            if request["op"] == "cancel":
+                self._cancel(request["seq"])
+            else:
+                self._spawn(request, fds)
         except (ValueError, KeyError, TypeError, AttributeError, StorageError):
             self._send({"op": "failed", "seq": _seq_of(data), "stage": "request", "errno": errno.EINVAL})
         except OSError as error:  # no descriptor is free: the next request may find one
@@ -133,6 +136,13 @@ class Spawner:
         hit("spawner.after_fork")
         os.set_blocking(report_read, False)
         self._watch(seq, pid, report_read)
+
+    def _cancel(self, seq: int) -> None:
+        """Nobody waits for it any more. Not reaped yet, so its pid is its own; if it hangs in the kernel, it ends
+        before it does anything else."""
+        for pid, known in self._children.items():
+            if known == seq:
+                os.kill(pid, _signal.SIGKILL)
 
     def _watch(self, seq: int, pid: int, report: int) -> None:
         """A child that cannot be held by a pidfd is ended: it is not reaped yet, so the pid is its own."""

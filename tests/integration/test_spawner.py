@@ -25,7 +25,7 @@ import pytest
 from boxlited.supervisor.clone import SYS_RT_SIGACTION
 from boxlited.supervisor.pidfile import PidFileReader, parse_start_time
 from boxlited.supervisor.spawn import sealed_memfd
-from tests.integration.daemon_harness import is_alive, kill_pid, until
+from tests.integration.daemon_harness import is_alive, kill_pid, reader_at, until
 
 WAIT_SECONDS = 20
 
@@ -308,6 +308,25 @@ def test_an_orphan_that_could_not_be_looked_for_is_ended_when_it_can(spawner: Co
     assert is_alive(orphan)
     resource.prlimit(spawner.process.pid, resource.RLIMIT_NOFILE, limits)
     until(lambda: not is_alive(orphan), "it is ended all the same")
+
+
+def test_who_is_given_up_while_it_hangs_never_becomes_a_shim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    monkeypatch.setenv("BOXLITED_FAILPOINTS", f"hook.before_pid_file=pause:{gate}")
+    conversation = Conversation(tmp_path)
+    try:
+        ready = conversation.ask(seq=3, argv=sleeper())
+        conversation.fds.append(reader_at(gate))  # holds it there
+        conversation.ours.send(json.dumps({"op": "cancel", "seq": 3}).encode())
+        told = conversation.receive()
+        assert (told["op"], told["seq"]) == ("failed", 3)
+        assert select.select([ready], [], [], WAIT_SECONDS)[0]
+        assert os.read(ready, 1) == b""
+        assert not (tmp_path / "shim.pid").exists()
+        conversation.ours.send(json.dumps({"op": "cancel", "seq": 3}).encode())  # long gone: nobody is hit
+    finally:
+        conversation.close()
 
 
 def test_what_a_live_shim_sent_away_is_none_of_ours(spawner: Conversation) -> None:

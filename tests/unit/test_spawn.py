@@ -14,7 +14,7 @@ import pytest
 import trio
 import trio.testing
 
-from boxlited.errors import ResourceExhausted
+from boxlited.errors import EngineUnavailable, ResourceExhausted
 from boxlited.supervisor.spawn import Spawned, Spawner, SpawnerGone, SpawnRequest
 
 TIMES = 40  # trio runs tasks in any order: each time is one throw of a coin
@@ -141,3 +141,24 @@ async def test_a_death_without_an_answer_is_one(request_: SpawnRequest, stage: T
             await trio.lowlevel.wait_readable(stage.theirs[0])
             stage.theirs[0].close()
     assert stage.spawner.restarts == 1
+
+
+@pytest.mark.parametrize("reads", [True, False])
+async def test_a_spawner_that_hangs_is_told_to_give_up_what_it_forked(
+    request_: SpawnRequest, stage: ThreadlessSpawner, autojump_clock: trio.testing.MockClock, *, reads: bool
+) -> None:
+    theirs = stage.theirs[-1]
+    if not reads:  # its socket takes nothing more
+        assert stage.spawner._socket is not None
+        while True:
+            try:
+                os.write(stage.spawner._socket.fileno(), b"x" * 1000)
+            except BlockingIOError:
+                break
+    with pytest.raises(EngineUnavailable, match="did not answer"):
+        await stage.spawner.spawn(request_)
+    if not reads:
+        return
+    asked, _, _, _ = theirs.recvmsg(65536)  # its descriptors are dropped
+    given_up, _, _, _ = theirs.recvmsg(65536)
+    assert json.loads(given_up) == {"op": "cancel", "seq": json.loads(asked)["seq"]}
