@@ -185,16 +185,20 @@ def test_environment_is_what_was_asked_for_and_signals_are_default(spawner: Conv
 def test_signals_that_the_daemon_was_started_without_are_default_again(tmp_path: Path) -> None:
     numbers = (signal.SIGALRM, signal.SIGTSTP, signal.SIGCHLD, signal.SIGTERM, signal.SIGWINCH, signal.SIGRTMIN + 3)
     before = [signal.signal(number, signal.SIG_IGN) for number in numbers]
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
     try:
         conversation = Conversation(tmp_path)
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler)
     try:
         conversation.ask(argv=["/bin/sh", "-c", "exec sleep 1000"])
         pid = conversation.receive()["pid"]
         until(lambda: b"sleep" in Path(f"/proc/{pid}/cmdline").read_bytes(), "it executes")
-        assert "\nSigIgn:\t0000000000000000\n" in Path(f"/proc/{pid}/status").read_text()
+        status = Path(f"/proc/{pid}/status").read_text()
+        assert "\nSigIgn:\t0000000000000000\n" in status
+        assert "\nSigBlk:\t0000000000000000\n" in status
     finally:
         conversation.close()
 

@@ -8,11 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
+import trio.testing
 
 from boxlited.model import Box, BoxID, BoxSpec, BoxStatus, Desired, IdentityKind
 from boxlited.supervisor.cgroup import Cgroups
+from boxlited.supervisor.exitfile import ExitInfo, write_exit_file
+from boxlited.supervisor.identity import PidfdHandle
+from boxlited.supervisor.kernel import ExitStatus
 from boxlited.supervisor.layout import HomeLayout
-from boxlited.supervisor.observe import Observer, Sight
+from boxlited.supervisor.observe import EVIDENCE_WAIT_SECONDS, Observer, Sight
 from boxlited.supervisor.runtime import BoxRuntime
 from tests.unit.fake_kernel import FakeKernel
 
@@ -105,3 +110,26 @@ def test_a_path_that_cannot_be_looked_at_is_not_taken_for_a_missing_one(
         return
     assert (sight.observation.identity, sight.observation.errno) == (IdentityKind.UNKNOWN, errno.EIO)
     assert (sight.handle, world.kernel.open_fds) == (None, {})
+
+
+@pytest.mark.parametrize(("run_id", "own"), [("r", True), ("earlier", False), (None, True)])
+def test_only_a_record_that_another_run_wrote_says_nothing_of_this_end(
+    world: World, *, run_id: str | None, own: bool
+) -> None:
+    write_exit_file(world.layout.exit_file, ExitInfo("exited", 0, run_id=run_id))
+    sight = world.look()
+    assert sight.exit_info is not None
+    assert (sight.own_exit is not None) is own  # else its code 0 would be told as that of a box that was killed
+
+
+@pytest.mark.parametrize(("ended", "waits"), [(None, True), (ExitStatus(code=0), True), (ExitStatus(signal=9), False)])
+async def test_a_fresh_death_is_waited_on_for_its_record_unless_a_signal_says_that_there_is_none(
+    world: World, autojump_clock: trio.testing.MockClock, *, ended: ExitStatus | None, waits: bool
+) -> None:
+    process = world.kernel.add(500, start_time=77)
+    world.runtime.handle = PidfdHandle(world.kernel, 500, world.kernel.pidfd_open(500), None)
+    process.reaped, process.ended = True, ended
+    world.runtime.died_at = trio.current_time()
+    assert world.look().observation.evidence_pending is waits
+    await trio.sleep(EVIDENCE_WAIT_SECONDS)
+    assert not world.look().observation.evidence_pending
