@@ -213,13 +213,17 @@ class Applier:
         seen = sight.observation
         now = self._kernel.boottime()
         fresh = box.started_boottime is None or box.boot_id != self._boot_id
+        handle, run_id = self._ledger.runtime(box.box_id).handle, box.run_id  # what is held, not what was closed for it
+        if run_id is None and handle is not None:  # its row was lost: the run has its exec and its signals back
+            run_id = handle.run_of(box.box_id)
         return {
             "status": BoxStatus.RUNNING,
             "desired": Desired.RUNNING,
+            "run_id": run_id,
             "pid": seen.pid,
             "identity": seen.identity,
             "boot_id": self._boot_id,
-            "pidfs_inode": sight.handle.inode if sight.handle is not None else None,
+            "pidfs_inode": handle.inode if handle is not None else None,
             "started_at": time.time() if fresh else box.started_at,
             "started_boottime": now if fresh else box.started_boottime,
             "used_boottime": now,

@@ -17,6 +17,7 @@ import pytest
 from boxlited.supervisor.identity import Evidence, identify
 from boxlited.supervisor.kernel import ExitStatus, Kernel, KernelProtocol
 from boxlited.supervisor.pidfile import PidRecord
+from boxlited.supervisor.spawn import sealed_memfd
 from tests.unit.fake_kernel import FakeKernel
 
 NOBODY = 65534
@@ -35,6 +36,24 @@ def sleeper() -> Iterator[subprocess.Popen[bytes]]:
 
 def test_children_are_listed(sleeper: subprocess.Popen[bytes]) -> None:
     assert sleeper.pid in Kernel().process_children(os.getpid())
+
+
+def test_only_a_sealed_file_in_memory_is_read_as_a_process_input(tmp_path: Path) -> None:
+    plain, loose, sealed = tmp_path / "plain", os.memfd_create("loose", os.MFD_ALLOW_SEALING), sealed_memfd(b"spec")
+    plain.write_bytes(b"spec")
+    os.write(loose, b"spec")
+    os.mkfifo(tmp_path / "fifo")
+    held = [os.open(plain, os.O_RDONLY), loose, os.open(tmp_path / "fifo", os.O_RDWR), sealed]
+    children = [subprocess.Popen(["sleep", "300"], stdin=fd) for fd in held]
+    try:
+        assert [Kernel().sealed_input(child.pid) for child in children] == [None, None, None, b"spec"]
+    finally:
+        for fd in held:
+            os.close(fd)
+        for child in children:
+            child.kill()
+            child.wait()
+    assert Kernel().sealed_input(children[3].pid) is None
 
 
 def test_one_process_has_one_inode_and_another_has_another(sleeper: subprocess.Popen[bytes]) -> None:

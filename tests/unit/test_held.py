@@ -49,6 +49,42 @@ def test_a_process_that_ended_is_not(kernel: FakeKernel, end: str) -> None:
     assert list(kernel.open_fds) == [held.pidfd]
 
 
+RUN = "0123456789abcdef" * 2
+SPEC = b'{"version": 1, "box_id": "%s", "run_id": "%s"}'
+
+
+@pytest.mark.parametrize(
+    ("sealed", "run_id"),
+    [
+        (SPEC % (b"a" * 16, RUN.encode()), RUN),
+        (SPEC % (b"b" * 16, RUN.encode()), None),  # of another box
+        (SPEC % (b"a" * 16, b"../" * 8), None),
+        (b'{"box_id": "%s"}' % (b"a" * 16), None),
+        (b'["%s"]' % (b"a" * 16), None),
+        (b"[" * 100_000, None),
+        (b"\xff\0", None),
+        (b"", None),
+        (None, None),
+    ],
+)
+def test_the_run_of_a_live_shim_is_what_its_sealed_spec_says(
+    kernel: FakeKernel, sealed: bytes | None, run_id: str | None
+) -> None:
+    kernel.processes[500].sealed = sealed
+    assert hold(kernel).run_of("a" * 16) == run_id
+
+
+def test_a_spec_of_who_took_over_the_pid_meanwhile_says_nothing(kernel: FakeKernel) -> None:
+    held = hold(kernel)
+    kernel.processes[500].sealed = SPEC % (b"a" * 16, RUN.encode())
+
+    def end() -> None:
+        kernel.processes[500].reaped = True
+
+    kernel.around = ("sealed_input", "after", end)
+    assert held.run_of("a" * 16) is None
+
+
 @pytest.mark.parametrize("call", ["pidfd_open", "proc_stat", "pidfd_signal"])
 def test_an_error_proves_nothing_and_is_passed_on(kernel: FakeKernel, call: str) -> None:
     held = hold(kernel)
