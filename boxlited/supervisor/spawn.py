@@ -67,13 +67,14 @@ class SpawnRequest:
 
 @dataclass(frozen=True, slots=True)
 class Spawned:
-    """A live shim. The caller owns both descriptors."""
+    """A shim. The caller owns both descriptors. `ended`: how, when that was told together with its birth."""
 
     pid: int
     start_time: int
     pidfd: int
     ready_fd: int
     seq: int
+    ended: ExitStatus | None = None
 
 
 def sealed_memfd(content: bytes) -> int:
@@ -93,11 +94,12 @@ def sealed_memfd(content: bytes) -> int:
 
 
 class _Pending:
-    __slots__ = ("done", "error", "pid", "pidfd", "start_time")
+    __slots__ = ("done", "ended", "error", "pid", "pidfd", "start_time")
 
     def __init__(self) -> None:
         self.done = trio.Event()
         self.error: BoxlitedError | None = None
+        self.ended: ExitStatus | None = None
         self.pid = 0
         self.start_time = 0
         self.pidfd = -1
@@ -109,7 +111,7 @@ class _Pending:
 
 
 class Spawner:
-    """The daemon's end. `on_exited(seq, pid, status)` is called for every reaped shim."""
+    """The daemon's end. `on_exited(seq, pid, status)` is called for every reaped shim that `spawn` has given out."""
 
     def __init__(self, lock_fd: int, on_exited: Callable[[int, int, ExitStatus], None]) -> None:
         self._lock_fd = lock_fd
@@ -187,7 +189,7 @@ class Spawner:
             _closing(keep, ready_read)
             pending, seq = await self._ask(request, [spec_fd, stderr_fd, ready_write])
             keep.pop_all()
-        return Spawned(pending.pid, pending.start_time, pending.pidfd, ready_read, seq)
+        return Spawned(pending.pid, pending.start_time, pending.pidfd, ready_read, seq, pending.ended)
 
     async def _ask(self, request: SpawnRequest, fds: list[int]) -> tuple[_Pending, int]:
         self._seq += 1
@@ -262,7 +264,11 @@ class Spawner:
                     pending.done.set()
             case "exited":
                 status = ExitStatus.from_wait_status(message["status"])
-                self._on_exited(message["seq"], message["pid"], status)
+                pending = self._pending.get(message["seq"])
+                if pending is not None:  # the asker has not run since its birth was told, and nobody knows it yet
+                    pending.ended = status
+                else:
+                    self._on_exited(message["seq"], message["pid"], status)
 
     def _finish(self, message: dict[str, Any], fds: list[int]) -> None:
         pending = self._pending.get(message["seq"])

@@ -15,6 +15,7 @@ import trio
 import trio.testing
 
 from boxlited.errors import EngineUnavailable, ResourceExhausted
+from boxlited.supervisor.kernel import ExitStatus
 from boxlited.supervisor.spawn import Spawned, Spawner, SpawnerGone, SpawnRequest
 
 TIMES = 40  # trio runs tasks in any order: each time is one throw of a coin
@@ -94,6 +95,32 @@ async def test_an_answer_before_the_spawners_death_is_an_answer(
         await stage.answer()
         stage.theirs[0].close()
     assert (found[0].pid, found[0].start_time) == (77, 5)
+    close(found[0])
+
+
+@pytest.mark.parametrize("turn", range(TIMES))
+async def test_an_end_that_comes_with_the_birth_is_told_to_who_asked_or_after_he_knows(
+    turn: int, request_: SpawnRequest, stage: ThreadlessSpawner
+) -> None:
+    """What is told of a shim that nobody knows yet would be dropped, and the death have no cause."""
+    found: list[Spawned] = []
+    told: list[int] = []
+
+    def on_exited(seq: int, _pid: int, _status: ExitStatus) -> None:
+        assert [spawned.seq for spawned in found] == [seq]
+        told.append(seq)
+
+    stage.spawner._on_exited = on_exited
+
+    async def ask() -> None:
+        found.append(await stage.spawner.spawn(request_))
+
+    async with trio.open_nursery() as asking:
+        asking.start_soon(ask)
+        await stage.answer()
+        stage.theirs[0].send(json.dumps({"op": "exited", "seq": 1, "pid": 77, "status": 9}).encode())
+    await trio.testing.wait_all_tasks_blocked()
+    assert [found[0].ended, *told] in ([ExitStatus(signal=9)], [None, 1])
     close(found[0])
 
 
