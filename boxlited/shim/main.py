@@ -128,6 +128,8 @@ class Tail:
 
 def _check_failed_start(spec: dict, workload: Workload, console: Console) -> None:  # type: ignore[type-arg]
     """It ended before its program was seen: a very short life, or bubblewrap's last words say why."""
+    if workload.ran:
+        workload.status()  # bubblewrap may have to tell the end: what `finish` kills first cannot
     workload.finish()
     seen = Tail()
     seen.pump(workload.pipe, console)

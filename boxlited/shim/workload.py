@@ -139,7 +139,7 @@ class Workload:
         return True
 
     def _await_exec(self, deadline: float) -> None:
-        """Until the process is no longer bubblewrap by its memory map's program, or is gone."""
+        """Until the process is no longer bubblewrap by its memory map's program, or is gone. Raises EngineError."""
         wrappers = {_program(self.outer), _name(self.outer)}
         while time.monotonic() < deadline:
             program = _program(self.pid)
@@ -147,6 +147,7 @@ class Workload:
             if self.exec_seen or select.select([self.pidfd], [], [], 0)[0]:
                 return
             time.sleep(EXEC_POLL_SECONDS)
+        raise EngineError("engine", f"the command did not run within {START_SECONDS:g} s: it was killed")
 
     def _first_thread_alone_ended(self) -> bool:
         """Then no program can be read, as in a process that is just ending. bubblewrap has but one thread."""

@@ -125,9 +125,11 @@ class Applier:
         if handle is None:
             return
         try:
+            record = PidRecord(handle.pid, self._kernel.proc_stat(handle.pid).start_time)
+            handle.signal(0)  # it lives, so what was read is its own and not of the next one with this pid
             with suppress(FileNotFoundError):
                 os.unlink(path)  # whatever lies there now, a link or a FIFO too
-            PidFileWriter(path).write(PidRecord(handle.pid, self._kernel.proc_stat(handle.pid).start_time))
+            PidFileWriter(path).write(record)
         except OSError as error:
             log.error("shim.pid could not be written anew", box_id=box.box_id, error=error.strerror)
 
@@ -142,11 +144,18 @@ class Applier:
     async def _kill_leftovers(self, box: Box) -> None:
         """The shim is gone and its cgroup is not empty: not stopped until it is."""
         with trio.move_on_after(LEFTOVERS_SECONDS):
-            while self._cgroups.populated(box.box_id):
+            while self._may_be_populated(box):
                 self._cgroups.kill(box.box_id)
                 await trio.sleep(EVIDENCE_POLL_SECONDS)
             return
         raise Timeout(f"processes of box {box.name} remain in its cgroup after SIGKILL; it is tried again")
+
+    def _may_be_populated(self, box: Box) -> bool:
+        """Until it is seen to be empty."""
+        try:
+            return bool(self._cgroups.populated(box.box_id))
+        except OSError:
+            return True
 
     async def _write_row(self, box: Box, sight: Sight, plan: Plan, options: Options) -> Box:
         changes: dict[str, Any] = {}
@@ -163,7 +172,8 @@ class Applier:
                     kind = EventKind.FAILED if plan.status is BoxStatus.FAILED else EventKind.STOPPED
                     data = {key: _plain(changes[key]) for key in ("stop_cause", "exit_code", "failure_reason")}
                 case Step.CLOSE_RUN:
-                    changes |= {"run_id": None, "ended_at": time.time(), "boot_id": None}
+                    changes |= {"run_id": None, "ended_at": time.time(), "ended_boottime": self._kernel.boottime()}
+                    changes["boot_id"] = self._boot_id
                     changes["restart_count"] = plan.restart_count
                     kind, data = EventKind.WARNING, {"message": plan.warning}
                 case Step.SAY_UNKNOWN:
@@ -205,13 +215,17 @@ class Applier:
         seen = sight.observation
         now = self._kernel.boottime()
         fresh = box.started_boottime is None or box.boot_id != self._boot_id
+        handle, run_id = self._ledger.runtime(box.box_id).handle, box.run_id  # what is held, not what was closed for it
+        if run_id is None and handle is not None:  # its row was lost: the run has its exec and its signals back
+            run_id = handle.run_of(box.box_id)
         return {
             "status": BoxStatus.RUNNING,
             "desired": Desired.RUNNING,
+            "run_id": run_id,
             "pid": seen.pid,
             "identity": seen.identity,
             "boot_id": self._boot_id,
-            "pidfs_inode": sight.handle.inode if sight.handle is not None else None,
+            "pidfs_inode": handle.inode if handle is not None else None,
             "started_at": time.time() if fresh else box.started_at,
             "started_boottime": now if fresh else box.started_boottime,
             "used_boottime": now,

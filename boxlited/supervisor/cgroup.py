@@ -8,6 +8,7 @@ only in the hierarchies that it needs: creating one is not free.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import signal
@@ -22,6 +23,7 @@ from boxlited.supervisor.cgroup_files import v1_writes, v2_writes
 ROOT = Path("/sys/fs/cgroup")
 V2_CONTROLLERS = {"cpus": "cpu", "memory": "memory", "pids": "pids"}
 V1_HIERARCHIES = {"cpus": "cpu", "memory": "memory", "pids": "pids"}
+NO_CGROUP = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENODEV})  # ENODEV: removed after it was opened
 
 log = structlog.get_logger()
 
@@ -97,13 +99,16 @@ class Cgroups:
         return None
 
     def populated(self, box_id: str) -> bool | None:
-        """Whether any process is left in the box's cgroups; None when there are none."""
+        """Whether any process is left in the box's cgroups; None when there are none.
+
+        Raises OSError when that cannot be seen: then nobody may say that the box has stopped.
+        """
         found: bool | None = None
         for directory in self._directories(box_id):
-            pids = _pids(directory)
-            if pids is None:
+            members = _content(directory / "cgroup.procs")
+            if members is None:
                 continue
-            if pids:
+            if members.strip():
                 return True
             found = False
         return found
@@ -118,11 +123,14 @@ class Cgroups:
                 _kill_member(directory, pid)
 
     def oom_kills(self, box_id: str) -> int | None:
-        """How often the out-of-memory killer struck in this run; None when that is not counted."""
+        """How often the out-of-memory killer struck in this run; None when that is not counted.
+
+        Raises OSError when it cannot be read now: that is no proof that it did not strike.
+        """
         if self._v2 is not None and "memory" in self._v2_limits:
-            return _keyed(self._v2 / box_id / "memory.events", "oom_kill")
+            return _value(_content(self._v2 / box_id / "memory.events"), "oom_kill")
         if "memory" in self._v1:
-            return _keyed(self._v1["memory"] / box_id / "memory.oom_control", "oom_kill")
+            return _value(_content(self._v1["memory"] / box_id / "memory.oom_control"), "oom_kill")
         return None
 
     def usage(self, box_id: str) -> dict[str, int]:
@@ -320,12 +328,26 @@ def _number(path: Path) -> int | None:
         return None
 
 
+def _content(path: Path) -> str | None:
+    """None when there is no such cgroup or file; other OSErrors pass through."""
+    try:
+        return path.read_text()
+    except OSError as error:
+        if error.errno in NO_CGROUP:
+            return None
+        raise
+
+
 def _keyed(path: Path, key: str) -> int | None:
     try:
-        for line in path.read_text().splitlines():
-            name, _, value = line.partition(" ")
-            if name == key:
-                return int(value)
-    except (OSError, ValueError):
+        return _value(_content(path), key)
+    except OSError:
         return None
+
+
+def _value(content: str | None, key: str) -> int | None:
+    for line in (content or "").splitlines():
+        name, _, value = line.partition(" ")
+        if name == key:
+            return int(value) if value.strip().isdigit() else None
     return None

@@ -63,10 +63,10 @@ def become_subreaper() -> None:
 
 
 def own_children() -> list[int]:
-    """Zombies too. None on a kernel that does not list them."""
+    """Zombies too; nobody on a kernel that does not list them. Raises OSError when they cannot be listed now."""
     pid = os.getpid()
     try:
         with open(f"/proc/{pid}/task/{pid}/children", "rb") as file:
             return [int(word) for word in file.read().split()]
-    except OSError:
+    except FileNotFoundError:
         return []

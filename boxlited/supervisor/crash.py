@@ -6,6 +6,7 @@ control characters and terminal escapes are shown, not obeyed, and lengths are b
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from boxlited.supervisor.kernel import ExitStatus, signal_name
 MAX_LINE = 400
 MAX_LINES = 40
 MAX_PATH = 4096
+_NO_LOG = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO})  # ELOOP a link, ENXIO a socket
 
 _CAUSES = {
     "SIGABRT": "the program aborted itself: a failed assertion, a panic, or corrupted memory that malloc noticed",
@@ -180,17 +182,24 @@ def excerpt(data: bytes) -> str:
 
 
 def tail(path: os.PathLike[str] | str, max_bytes: int) -> bytes:
-    """The end of a file that a box may have written; b"" when there is none or it is refused."""
+    """The end of a file that a box may have written; b"" when there is none or it is refused.
+
+    One that cannot be read says so itself: it is not empty.
+    """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return b""
+    except OSError as error:
+        return b"" if error.errno in _NO_LOG else _unread(error)
     try:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
             return b""
         return os.pread(fd, max_bytes, max(0, status.st_size - max_bytes))
-    except OSError:
-        return b""
+    except OSError as error:
+        return _unread(error)
     finally:
         os.close(fd)
+
+
+def _unread(error: OSError) -> bytes:
+    return f"(could not be read: {error.strerror})".encode()

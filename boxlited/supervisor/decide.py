@@ -149,7 +149,7 @@ def _decide_absent(box: Box, seen: Observation, request: Request) -> Plan:
     if seen.exit is ExitSeen.CRASH and seen.exit_run is ExitRun.OTHER and not _asks_removal(request):
         rest = _closed(box, seen, request)
         return replace(rest, steps=(Step.STASH_EXIT, *rest.steps))
-    if seen.exit is ExitSeen.CRASH and seen.exit_run is ExitRun.UNSAID and box.status is not BoxStatus.FAILED:
+    if seen.exit is ExitSeen.CRASH and seen.exit_run is ExitRun.UNSAID and not _is_crash_told(box):
         return Plan(
             steps=_with_pid_file((Step.SETTLE,), seen),
             status=BoxStatus.FAILED,
@@ -157,6 +157,11 @@ def _decide_absent(box: Box, seen: Observation, request: Request) -> Plan:
             again=True,
         )
     return _closed(box, seen, request)
+
+
+def _is_crash_told(box: Box) -> bool:
+    """Whether the row has told an end as a failure: it may have been reset since, and its file lies there still."""
+    return box.status is BoxStatus.FAILED or box.stop_cause is StopCause.CRASHED
 
 
 def _asks_removal(request: Request) -> bool:

@@ -205,8 +205,10 @@ class Executions:
         held = box.status is BoxStatus.RUNNING and runtime.handle is not None and runtime.died_at is None
         if not held and not runtime.unproven:  # what is held is alive; what failed has its chance to prove itself now
             box = await self._attach(box.box_id)
-        if runtime.handle is None or box.run_id is None:
+        if runtime.handle is None:
             raise Stopped(f"box {box.name} has just ended")
+        if box.run_id is None:
+            raise InvalidState(f"box {box.name} runs, and which run it is was lost with its row: restart it first")
         pid, key = runtime.handle.pid, self.run_key(box.box_id, box.run_id)
         try:
             async with open_channel(self._home.box(box.box_id), pid, key) as channel:

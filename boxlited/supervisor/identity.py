@@ -8,7 +8,9 @@ evidence exists (boot id, pidfs inode) all of it must agree.
 from __future__ import annotations
 
 import errno
+import json
 import os
+import re
 from collections.abc import Container
 from dataclasses import dataclass
 
@@ -19,6 +21,7 @@ from boxlited.supervisor.pidfile import PidFileReader, PidRecord
 
 DEAD_STATES = frozenset({"Z", "X", "x"})
 NEVER_OURS = frozenset({0, 1})
+RUN_ID = re.compile("[0-9a-f]{32}")
 NOT_A_PROCESS = frozenset({errno.EINVAL, errno.ENOENT})  # a thread's id; newer kernels say ENOENT
 
 
@@ -66,6 +69,19 @@ class PidfdHandle:
         except OSError:
             return None
         return status
+
+    def run_of(self, box_id: str) -> str | None:
+        """The id of the run that it was spawned for, from its sealed spec; None when that does not say."""
+        spec = self._kernel.sealed_input(self.pid)
+        try:
+            self.signal(0)  # it lives, so what was read is its own
+            content = json.loads(spec or b"null")
+        except (OSError, ValueError, RecursionError):
+            return None
+        if not isinstance(content, dict) or content.get("box_id") != box_id:
+            return None
+        run_id = content.get("run_id")
+        return run_id if isinstance(run_id, str) and RUN_ID.fullmatch(run_id) else None
 
     def close(self) -> None:
         self._kernel.close(self.pidfd)

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import trio
 
@@ -24,6 +26,7 @@ from boxlited.supervisor.plans import ExitRun, ExitSeen, Observation
 from boxlited.supervisor.runtime import BoxRuntime
 
 EVIDENCE_WAIT_SECONDS = 0.5
+NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +77,10 @@ class Observer:
             if identity.kind is IdentityKind.UNKNOWN:
                 runtime.unknown_passes += 1
                 return Sight(self._unknown(identity.errno, runtime))
-            runtime.unknown_passes = 0
             held = self._held_instead(runtime, handle)
-            if held is None:
-                return self._look(box, runtime, layout, identity, handle)
-            seen = ProcessIdentity(IdentityKind.VERIFIED, held.pid, reason="held by its pidfd")
-            return self._look(box, runtime, layout, seen, held, pid_file_wrong=True)
+            if held is not None:
+                identity = ProcessIdentity(IdentityKind.VERIFIED, held.pid, reason="held by its pidfd")
+            return self._look_with(box, runtime, layout, identity, held or handle, pid_file_wrong=held is not None)
         except OSError as error:
             runtime.unknown_passes += 1
             return Sight(self._unknown(error.errno, runtime))
@@ -106,6 +107,26 @@ class Observer:
         passes = runtime.unknown_passes
         return Observation(identity=IdentityKind.UNKNOWN, errno=errno, unknown_passes=passes, unproven=unproven)
 
+    def _look_with(
+        self,
+        box: Box,
+        runtime: BoxRuntime,
+        layout: BoxLayout,
+        identity: ProcessIdentity,
+        handle: PidfdHandle | None,
+        *,
+        pid_file_wrong: bool,
+    ) -> Sight:
+        """Owns the handle until it is in the sight."""
+        try:
+            sight = self._look(box, runtime, layout, identity, handle, pid_file_wrong=pid_file_wrong)
+        except OSError:
+            if handle is not None:
+                handle.close()
+            raise
+        runtime.unknown_passes = 0  # only now is everything known
+        return sight
+
     def _look(
         self,
         box: Box,
@@ -114,22 +135,17 @@ class Observer:
         identity: ProcessIdentity,
         handle: PidfdHandle | None,
         *,
-        pid_file_wrong: bool = False,
+        pid_file_wrong: bool,
     ) -> Sight:
-        try:
-            info, problem = _read_exit(layout)
-        except OSError:
-            if handle is not None:
-                handle.close()
-            raise
+        info, problem = _read_exit(layout)
         alive = handle is not None
         status = None if alive else self._shim_status(runtime)
         observation = Observation(
             identity=identity.kind,
             pid=identity.pid if alive else None,
             boot_changed=box.boot_id is not None and box.boot_id != self.boot_id,
-            directory=alive or layout.directory.is_dir(),
-            pid_file=os.path.lexists(layout.pid_file),
+            directory=alive or _is_directory(layout.directory),
+            pid_file=_is_there(layout.pid_file),
             pid_file_wrong=pid_file_wrong,
             exit=_exit_seen(info, problem),
             exit_run=_exit_run(box, info),
@@ -154,6 +170,27 @@ class Observer:
         if box.started_boottime is None or box.boot_id != self.boot_id:
             return None
         return max(0.0, self._kernel.boottime() - box.started_boottime)
+
+
+def _is_directory(path: Path) -> bool:
+    """Not `Path.is_dir`: from Python 3.14 on it says of every error that there is none. Raises OSError."""
+    try:
+        return stat.S_ISDIR(os.stat(path).st_mode)
+    except OSError as error:
+        if error.errno in NOT_THERE:
+            return False
+        raise
+
+
+def _is_there(path: Path) -> bool:
+    """Whatever it is. Raises OSError."""
+    try:
+        os.lstat(path)
+    except OSError as error:
+        if error.errno in NOT_THERE:
+            return False
+        raise
+    return True
 
 
 def _read_exit(layout: BoxLayout) -> tuple[ExitInfo | None, str | None]:

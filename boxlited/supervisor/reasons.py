@@ -5,10 +5,13 @@ Reads bounded tails of the box's logs; changes nothing.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from boxlited.model import Box, StopCause
 from boxlited.supervisor.crash import CrashReport, tail
+from boxlited.supervisor.directories import storage_error
 from boxlited.supervisor.exitfile import ExitFileUnreadable, ExitInfo, read_exit_file
-from boxlited.supervisor.layout import BoxLayout, HomeLayout
+from boxlited.supervisor.layout import HomeLayout
 from boxlited.supervisor.observe import Sight
 
 TAIL_BYTES = 4096
@@ -30,8 +33,11 @@ class Reasons:
         )
 
     def active(self, box: Box) -> CrashReport | None:
-        """The report of the active slot; None when there is nothing to report."""
-        info = self._read(self._home.box(box.box_id), previous=False)
+        """The report of the active slot; None when there is nothing to report.
+
+        Raises StorageError or ResourceExhausted when that cannot be seen.
+        """
+        info, _ = _read(self._home.box(box.box_id).exit_file)
         if info is not None and info.run_id is not None and box.run_id not in (None, info.run_id):
             info = None  # another run's, on its way to be stashed
         if info is None and box.failure_reason is None:
@@ -44,15 +50,19 @@ class Reasons:
         return report
 
     def previous(self, box: Box) -> CrashReport | None:
-        """The report of the lifecycle before this one."""
-        info = self._read(self._home.box(box.box_id), previous=True)
-        return None if info is None else self._build(box, info, None, oom=False)
+        """The report of the lifecycle before this one; None when it left nothing.
 
-    def _read(self, layout: BoxLayout, *, previous: bool) -> ExitInfo | None:
-        try:
-            return read_exit_file(layout.exit_previous if previous else layout.exit_file)
-        except (ExitFileUnreadable, OSError):
-            return None
+        Raises StorageError or ResourceExhausted when that cannot be seen.
+        """
+        path = self._home.box(box.box_id).exit_previous
+        info, refused = _read(path)
+        if refused is None:
+            return None if info is None else self._build(box, info, None, oom=False)
+        return CrashReport(
+            user_message=f"the exit file of the run before was refused: {refused}. It is kept: {path}",
+            debug_info=self._build(box, None, None, oom=False).debug_info,
+            error_kind="engine",
+        )
 
     def _build(self, box: Box, info: ExitInfo | None, sight: Sight | None, *, oom: bool) -> CrashReport:
         layout = self._home.box(box.box_id)
@@ -66,3 +76,13 @@ class Reasons:
             layout.shim_stderr,
             layout.console_log,
         )
+
+
+def _read(path: Path) -> tuple[ExitInfo | None, str | None]:
+    """The record, or why what lies there is refused."""
+    try:
+        return read_exit_file(path), None
+    except ExitFileUnreadable as problem:
+        return None, problem.message
+    except OSError as error:
+        raise storage_error("read the exit file of a box", path, error) from error

@@ -29,6 +29,7 @@ from boxlited.supervisor.program import environment, unchangeable
 
 MAX_MESSAGE_BYTES = 65536
 SPAWN_DEADLINE_SECONDS = 20.0
+CANCEL_SECONDS = 1.0
 RESTART_DELAY_SECONDS = 0.1
 RELAUNCH_DELAY_SECONDS = 1.0
 
@@ -66,13 +67,14 @@ class SpawnRequest:
 
 @dataclass(frozen=True, slots=True)
 class Spawned:
-    """A live shim. The caller owns both descriptors."""
+    """A shim. The caller owns both descriptors. `ended`: how, when that was told together with its birth."""
 
     pid: int
     start_time: int
     pidfd: int
     ready_fd: int
     seq: int
+    ended: ExitStatus | None = None
 
 
 def sealed_memfd(content: bytes) -> int:
@@ -92,11 +94,12 @@ def sealed_memfd(content: bytes) -> int:
 
 
 class _Pending:
-    __slots__ = ("done", "error", "pid", "pidfd", "start_time")
+    __slots__ = ("done", "ended", "error", "pid", "pidfd", "start_time")
 
     def __init__(self) -> None:
         self.done = trio.Event()
         self.error: BoxlitedError | None = None
+        self.ended: ExitStatus | None = None
         self.pid = 0
         self.start_time = 0
         self.pidfd = -1
@@ -108,7 +111,7 @@ class _Pending:
 
 
 class Spawner:
-    """The daemon's end. `on_exited(seq, pid, status)` is called for every reaped shim."""
+    """The daemon's end. `on_exited(seq, pid, status)` is called for every reaped shim that `spawn` has given out."""
 
     def __init__(self, lock_fd: int, on_exited: Callable[[int, int, ExitStatus], None]) -> None:
         self._lock_fd = lock_fd
@@ -186,7 +189,7 @@ class Spawner:
             _closing(keep, ready_read)
             pending, seq = await self._ask(request, [spec_fd, stderr_fd, ready_write])
             keep.pop_all()
-        return Spawned(pending.pid, pending.start_time, pending.pidfd, ready_read, seq)
+        return Spawned(pending.pid, pending.start_time, pending.pidfd, ready_read, seq, pending.ended)
 
     async def _ask(self, request: SpawnRequest, fds: list[int]) -> tuple[_Pending, int]:
         self._seq += 1
@@ -206,10 +209,11 @@ class Spawner:
             raise ResourceExhausted("the command and environment of the shim are too long: shorten them")
         self._pending[seq] = pending
         try:
-            await self._send(message, fds)
             with trio.move_on_after(SPAWN_DEADLINE_SECONDS):
+                await self._send(message, fds)
                 await pending.done.wait()
             if not pending.done.is_set():
+                await self._give_up(seq)
                 raise EngineUnavailable("the spawner did not answer in time; look at the daemon's log")
         except BaseException:
             pending.close()  # the answer came together with what ended the wait for it
@@ -220,10 +224,16 @@ class Spawner:
             raise pending.error
         return pending, seq
 
+    async def _give_up(self, seq: int) -> None:
+        """A child that hangs before its shim.pid is seen by nobody: it must not go on behind a next start."""
+        log.error("the spawner did not answer in time", seq=seq)
+        with trio.move_on_after(CANCEL_SECONDS), suppress(SpawnerGone):
+            await self._send(json.dumps({"op": "cancel", "seq": seq}).encode(), [])
+
     async def _send(self, message: bytes, fds: list[int]) -> None:
         if self._socket is None:
             raise SpawnerGone("the spawner is being restarted: retry in a moment")
-        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
+        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
         async with self._send_lock:
             try:
                 await self._socket.sendmsg([message], ancillary)
@@ -254,7 +264,11 @@ class Spawner:
                     pending.done.set()
             case "exited":
                 status = ExitStatus.from_wait_status(message["status"])
-                self._on_exited(message["seq"], message["pid"], status)
+                pending = self._pending.get(message["seq"])
+                if pending is not None:  # the asker has not run since its birth was told, and nobody knows it yet
+                    pending.ended = status
+                else:
+                    self._on_exited(message["seq"], message["pid"], status)
 
     def _finish(self, message: dict[str, Any], fds: list[int]) -> None:
         pending = self._pending.get(message["seq"])

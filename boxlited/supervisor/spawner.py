@@ -20,6 +20,7 @@ import select
 import socket
 import sys
 
+from boxlited.errors import StorageError
 from boxlited.failpoints import hit
 from boxlited.shim import main as shim_main
 from boxlited.supervisor.clone import become_subreaper, clear_hidden_signals, fork_into, own_children
@@ -28,7 +29,9 @@ from boxlited.supervisor.hook import FIRST_PRIVATE_FD, IGNORED, Hook, write_file
 PROTOCOL_VERSION = 1
 MAX_MESSAGE = 65536
 MAX_QUEUED = 4096
+RETRY_MILLISECONDS = 500
 COMM = b"boxlited-spawn"
+PYTHONS_OWN = frozenset({_signal.SIGPIPE, _signal.SIGXFSZ})  # ignored by it, and set back for what is executed
 
 
 class Job:
@@ -54,6 +57,7 @@ class Spawner:
         self._children: dict[int, int] = {}  # pid -> seq
         self._failed: set[int] = set()
         self._ended: set[int] = set()  # shims that were reaped and may have left something in their session
+        self._owes_a_look = False  # for orphans: there was no descriptor free to see them
         self._queue: list[tuple[bytes, list[int]]] = []
         self._wake, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
 
@@ -65,7 +69,10 @@ class Spawner:
         self._poll.register(self._wake, select.POLLIN)
         self._send({"op": "hello", "pid": os.getpid(), "version": PROTOCOL_VERSION})
         while True:
-            for fd, events in self._poll.poll():
+            ready = self._poll.poll(RETRY_MILLISECONDS if self._owes_a_look else None)
+            if not ready:
+                self._end_orphans()
+            for fd, events in ready:
                 if fd == self._sock.fileno():
                     if events & select.POLLOUT:
                         self._flush()
@@ -93,8 +100,11 @@ class Spawner:
         fds = _received(ancillary)
         try:
             request = json.loads(data)
-            self._spawn(request, fds)
-        except (ValueError, KeyError, TypeError, AttributeError):
+            if request["op"] == "cancel":
+                self._cancel(request["seq"])
+            else:
+                self._spawn(request, fds)
+        except (ValueError, KeyError, TypeError, AttributeError, StorageError):
             self._send({"op": "failed", "seq": _seq_of(data), "stage": "request", "errno": errno.EINVAL})
         except OSError as error:  # no descriptor is free: the next request may find one
             self._send({"op": "failed", "seq": _seq_of(data), "stage": "spawner", "errno": error.errno})
@@ -126,6 +136,13 @@ class Spawner:
         hit("spawner.after_fork")
         os.set_blocking(report_read, False)
         self._watch(seq, pid, report_read)
+
+    def _cancel(self, seq: int) -> None:
+        """Nobody waits for it any more. Not reaped yet, so its pid is its own; if it hangs in the kernel, it ends
+        before it does anything else."""
+        for pid, known in self._children.items():
+            if known == seq:
+                os.kill(pid, _signal.SIGKILL)
 
     def _watch(self, seq: int, pid: int, report: int) -> None:
         """A child that cannot be held by a pidfd is ended: it is not reaped yet, so the pid is its own."""
@@ -186,8 +203,14 @@ class Spawner:
         """What a dead shim left comes to us, for we are its subreaper: bubblewrap's init waits for ever when its
         other half is killed before it was told to go on. Not reaped yet, so its pid and its session are its own.
         """
+        try:
+            children = own_children() if self._ended else []
+            self._owes_a_look = False
+        except OSError:
+            self._owes_a_look = True
+            return
         left = set()
-        for child in own_children() if self._ended else ():
+        for child in children:
             session = os.getsid(child)
             if child not in self._children and session in self._ended:
                 os.kill(child, _signal.SIGKILL)
@@ -247,11 +270,19 @@ def _out_of_the_way(fd: int) -> int:
     return moved
 
 
+def _default_signals() -> None:
+    """Whoever started the daemon may ignore any of them; an exec keeps that, and no workload should inherit it."""
+    for number in _signal.valid_signals():
+        if _signal.getsignal(number) == _signal.SIG_IGN and number not in PYTHONS_OWN:
+            _signal.signal(number, _signal.SIG_DFL)
+
+
 def main() -> int:
     """Entry point. Signals of a terminal do not concern us: only the end of the socket does."""
     sock = socket.socket(fileno=_out_of_the_way(int(sys.argv[1])))
     sock.setblocking(False)
     lock_fd = _out_of_the_way(int(sys.argv[2]))
+    _default_signals()
     clear_hidden_signals()
     become_subreaper()
     for number in IGNORED:

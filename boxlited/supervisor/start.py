@@ -144,8 +144,11 @@ class Starter:
             argv=self._engines.command(spec),
         )
         spawned = await self._ask(request, spec)
-        self._boxes_by_seq[spawned.seq] = box.box_id
         self._watch(box.box_id, self._handle(spawned))
+        if spawned.ended is None:
+            self._boxes_by_seq[spawned.seq] = box.box_id
+        else:
+            self._ledger.runtime(box.box_id).shim_status = spawned.ended
         return spawned, setup.not_applied
 
     async def _ask(self, request: SpawnRequest, spec: BoxSpec) -> Spawned:

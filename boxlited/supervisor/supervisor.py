@@ -20,6 +20,7 @@ from boxlited.errors import (
 )
 from boxlited.model import Box, BoxSpec, BoxStatus, EventKind, StopCause
 from boxlited.supervisor.apply import Options
+from boxlited.supervisor.decide import LIVE_STATUS
 from boxlited.supervisor.plans import Request
 from boxlited.supervisor.queries import ENDED
 from boxlited.supervisor.restarts import Restarts
@@ -110,7 +111,7 @@ class Supervisor(Wiring):
     async def kill(self, ref: str, signal: int = SIGKILL) -> Box:
         """Deliver a signal to the workload; SIGKILL is a stop without grace."""
         box = self.get(ref)
-        if box.status not in (BoxStatus.RUNNING, BoxStatus.STOPPING, BoxStatus.PAUSED):
+        if box.status not in LIVE_STATUS:
             raise InvalidState(f"box {box.name} is {box.status.value}: there is nothing to signal")
         if signal == SIGKILL:
             self._restarts.cancel(box.box_id)

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -83,6 +84,23 @@ def test_row_07_killed_during_start(daemon: Daemon, point: str, policy: str) -> 
         assert (row["status"], row["desired"]) == ("configured", "stopped")
     daemon.check_oracle({box["box_id"]: row["status"], other["box_id"]: "running"})
     assert daemon.client.start(box["box_id"])["status"] == "running"
+
+
+def test_row_07_a_start_cut_at_its_intent_does_not_have_the_box_deleted_before_its_time() -> None:
+    """auto_delete counts from an end. The intent takes the last one out of the row, and that is not "at boot"."""
+    seconds = max(60, int(time.clock_gettime(time.CLOCK_BOOTTIME)) // 2)
+    with Daemon("[reconcile]\nperiod_seconds = 0.1\njitter = 0.0\n") as daemon:
+        daemon.start()
+        box = daemon.run(auto_delete=seconds)
+        daemon.client.stop(box["box_id"])
+        cut(daemon, "start.after_intent")
+        with pytest.raises(BoxlitedError):
+            daemon.client.start(box["box_id"])
+        daemon.wait_killed()
+        daemon.start()
+        passes = daemon.client.metrics()["reconcile_passes_total"]
+        until(lambda: daemon.client.metrics()["reconcile_passes_total"] >= passes + 3, "passes go on")
+        daemon.check_oracle({box["box_id"]: "stopped"})
 
 
 @pytest.mark.parametrize("point", STOP)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import resource
@@ -136,6 +137,20 @@ def test_row_19_torn_box_json_does_not_keep_the_others_from_being_rebuilt(daemon
     assert bad["box_id"] not in daemon.table()
     assert any(bad["box_id"] in entry.name for entry in (daemon.home / "quarantine").iterdir())
     daemon.check_oracle({good["box_id"]: "running"})
+
+
+def test_row_19_no_start_without_rows_when_the_directories_cannot_be_looked_through(daemon: Daemon) -> None:
+    """Rows are to be made of them: to go on would be to forget every box, and to quarantine it at the next look."""
+    running, configured = daemon.run(), daemon.create()
+    daemon.kill9()
+    lose_database(daemon)
+    daemon.launch({"BOXLITED_FAILPOINTS": f"scan.begin=error:{errno.EIO}"})
+    assert daemon.process is not None
+    assert daemon.process.wait(timeout=30) == os.EX_IOERR
+    assert daemon.log_text().splitlines()[-1].startswith("boxlited: cannot look through the directories of the boxes")
+    daemon.start()
+    assert daemon.get(running["box_id"])["pid"] == running["pid"]
+    daemon.check_oracle({running["box_id"]: "running", configured["box_id"]: "configured"})
 
 
 def test_row_19_torn_wal_tail_loses_nothing_acknowledged(daemon: Daemon) -> None:

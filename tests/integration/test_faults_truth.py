@@ -63,6 +63,9 @@ def test_row_01_a_live_shim_that_cannot_be_recognised_is_unknown_and_not_started
             daemon.client.stop(box["box_id"])
         with pytest.raises(InvalidState):
             daemon.client.remove(box["box_id"], force=True)
+        for number in (signal.SIGUSR1, signal.SIGKILL):
+            with pytest.raises(InvalidState, match="could not be examined"):  # and not: "there is nothing to signal"
+                daemon.client.kill(box["box_id"], number)
         assert [pid for _, pid in daemon.shims()] == [box["pid"]]
     finally:
         see_again(daemon, before)
@@ -166,6 +169,21 @@ def test_row_05_a_box_that_was_adopted_without_its_row_is_told_apart_too(daemon:
     assert daemon.get(box["box_id"])["status"] in ("stopped", "failed")
     daemon.client.remove(box["box_id"], force=True)
     daemon.check_oracle()
+
+
+def test_a_box_whose_row_was_lost_has_its_signals_and_its_commands_back(daemon: Daemon) -> None:
+    """Which run it is lies in the shim's sealed spec: without that, a signal is swallowed and told as delivered."""
+    box = daemon.run(["/bin/sh", "-c", "trap 'echo got usr1' USR1; echo ready; while :; do sleep 0.05; done"])
+    until(lambda: b"ready" in b"".join(daemon.client.logs(box["box_id"])), "the trap is set")
+    daemon.kill9()
+    lose_database(daemon)
+    daemon.start()
+    row = daemon.get(box["box_id"])
+    assert (row["status"], row["pid"], row["run_id"]) == ("running", box["pid"], box["run_id"])
+    daemon.client.kill(box["box_id"], signal.SIGUSR1)
+    until(lambda: b"got usr1" in b"".join(daemon.client.logs(box["box_id"])), "the signal arrives")
+    daemon.client.exec(box["box_id"], "true")
+    daemon.check_oracle({box["box_id"]: "running"})
 
 
 def test_row_06_commands_at_once_do_not_overwrite_each_other(daemon: Daemon) -> None:

@@ -17,6 +17,7 @@ import pytest
 from boxlited.supervisor.identity import Evidence, identify
 from boxlited.supervisor.kernel import ExitStatus, Kernel, KernelProtocol
 from boxlited.supervisor.pidfile import PidRecord
+from boxlited.supervisor.spawn import sealed_memfd
 from tests.unit.fake_kernel import FakeKernel
 
 NOBODY = 65534
@@ -35,6 +36,24 @@ def sleeper() -> Iterator[subprocess.Popen[bytes]]:
 
 def test_children_are_listed(sleeper: subprocess.Popen[bytes]) -> None:
     assert sleeper.pid in Kernel().process_children(os.getpid())
+
+
+def test_only_a_sealed_file_in_memory_is_read_as_a_process_input(tmp_path: Path) -> None:
+    plain, loose, sealed = tmp_path / "plain", os.memfd_create("loose", os.MFD_ALLOW_SEALING), sealed_memfd(b"spec")
+    plain.write_bytes(b"spec")
+    os.write(loose, b"spec")
+    os.mkfifo(tmp_path / "fifo")
+    held = [os.open(plain, os.O_RDONLY), loose, os.open(tmp_path / "fifo", os.O_RDWR), sealed]
+    children = [subprocess.Popen(["sleep", "300"], stdin=fd) for fd in held]
+    try:
+        assert [Kernel().sealed_input(child.pid) for child in children] == [None, None, None, b"spec"]
+    finally:
+        for fd in held:
+            os.close(fd)
+        for child in children:
+            child.kill()
+            child.wait()
+    assert Kernel().sealed_input(children[3].pid) is None
 
 
 def test_one_process_has_one_inode_and_another_has_another(sleeper: subprocess.Popen[bytes]) -> None:
@@ -102,6 +121,34 @@ def test_a_process_that_hidepid_hides_is_not_said_to_be_dead(pid_file: Path) -> 
     if subprocess.run([*hide, "true"], capture_output=True, timeout=60, check=False).returncode:
         pytest.skip("no proc with hidepid can be mounted here")
     assert as_nobody(pid_file, prefix=hide) == f"unknown {errno.ENOENT} None"
+
+
+@pytest.fixture(params=[("exit 0", ExitStatus(code=0)), ("kill -KILL $$", ExitStatus(signal=9))])
+def zombie(request: pytest.FixtureRequest) -> Iterator[tuple[int, ExitStatus]]:
+    script, ended = request.param
+    child = subprocess.Popen(["sh", "-c", script])
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    try:
+        yield child.pid, ended
+    finally:
+        child.wait()
+
+
+def test_the_end_of_a_zombie_is_told(zombie: tuple[int, ExitStatus]) -> None:
+    pid, ended = zombie
+    assert Kernel().zombie_status(pid) == ended
+
+
+@needs_root
+def test_an_end_that_proc_keeps_from_us_is_not_told_as_exited_with_0(zombie: tuple[int, ExitStatus]) -> None:
+    """As to a daemon that was started again with fewer capabilities than its shims have."""
+    pid, _ = zombie
+    asks = "import os, sys; from boxlited.supervisor.kernel import Kernel; os.setresuid(*[65534] * 3)"
+    asks += "; print(Kernel().zombie_status(int(sys.argv[1])))"
+    done = subprocess.run(
+        [sys.executable, "-c", asks, str(pid)], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.strip() == "None"
 
 
 # -- the fake and the real kernel tell the same story

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import resource
 import signal
 import socket
@@ -70,6 +71,12 @@ def test_start_is_idempotent_when_running(shared: Daemon) -> None:
     shared.client.remove(box["box_id"], force=True)
 
 
+def stamp_of(daemon: Daemon, box_id: str) -> str:
+    """The run that the exit file says it is of."""
+    record: dict[str, str] = json.loads((daemon.box_dir(box_id) / "exit").read_text())
+    return record["run_id"]
+
+
 @pytest.mark.parametrize(
     ("script", "status", "code", "signal_name"),
     [
@@ -88,6 +95,7 @@ def test_each_end_is_told_apart(
     box = shared.run(["/bin/sh", "-c", f"sleep 0.05; {script}"], engine=engine)
     ended = shared.client.wait(box["box_id"], 20)
     assert (ended["status"], ended["exit_code"]) == (status, code)
+    assert stamp_of(shared, box["box_id"]) == box["run_id"]
     row = shared.get(box["box_id"])
     assert row["exit_signal"] == signal_name
     if signal_name is not None:
@@ -112,6 +120,7 @@ def test_command_that_is_not_there_fails_the_start_with_its_name(shared: Daemon)
     row = shared.get(box["box_id"])
     assert (row["status"], row["stop_cause"]) == ("failed", "start_failed")
     assert "no-such-command" in row["failure_reason"]
+    assert stamp_of(shared, box["box_id"]) == row["run_id"]
     assert not [pid for owner, pid in shared.shims() if owner == box["box_id"]]
     shared.client.remove(box["box_id"])
 

@@ -44,6 +44,21 @@ def test_recovery_marks_box_failed_when_exit_file_present(daemon: Daemon) -> Non
     daemon.check_oracle({box["box_id"]: "failed"})
 
 
+def test_a_failure_that_was_reset_stays_so_beside_the_exit_file_that_told_it(daemon: Daemon) -> None:
+    """It bears no id of a run, so nothing but the row says that it was accounted for."""
+    box = daemon.run()
+    kill_both(daemon, box["pid"])
+    (daemon.box_dir(box["box_id"]) / "exit").write_text(json.dumps(ABORTED))
+    daemon.start()
+    assert daemon.get(box["box_id"])["status"] == "failed"
+    assert daemon.client.reset_failed(box["box_id"])["status"] == "stopped"
+    daemon.client.reconcile()
+    assert daemon.get(box["box_id"])["status"] == "stopped"
+    daemon.restart_after_kill()
+    daemon.check_oracle({box["box_id"]: "stopped"})
+    assert "SIGABRT" in daemon.client.crash(box["box_id"])["user_message"]
+
+
 def test_recovery_with_a_live_shim_stashes_a_stale_exit_file(daemon: Daemon) -> None:
     box = daemon.run()
     daemon.kill9()

@@ -14,8 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from boxlited import failpoints
 from boxlited.client import Client
 from boxlited.errors import BoxlitedError
+from boxlited.shim.console import Console
+from boxlited.shim.main import _check_failed_start
 from boxlited.shim.workload import Workload
 from tests.integration.daemon_harness import Daemon, until
 from tests.integration.test_lifecycle import workload_of
@@ -23,11 +26,11 @@ from tests.integration.test_lifecycle import workload_of
 PYTHON = shutil.which("python3", path="/usr/bin")
 
 
-def ended_child() -> int:
+def ended_child(code: int = 0) -> int:
     """The pid of a child of ours that has ended and is not reaped, as a wrapper that was quick."""
     pid = os.fork()
     if pid == 0:
-        os._exit(0)
+        os._exit(code)
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
     return pid
 
@@ -58,6 +61,35 @@ def test_a_life_that_nobody_saw_is_known_by_its_report(reported: list[str], ran:
     finally:
         for fd in (info, output, workload_end):
             os.close(fd)
+
+
+def test_a_wrapper_that_is_slow_to_tell_a_short_life_is_heard_and_not_killed(tmp_path: Path) -> None:
+    """Where the kernel does not say how the workload ended. In a fork, whose children are all of them the shim's."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            failpoints.load(f"shim.exit_info=error:{errno.ENOTTY}")
+            os._exit(told_of_a_short_life(tmp_path))
+        finally:
+            os._exit(99)
+    assert os.waitpid(pid, 0)[1] == 0
+
+
+def told_of_a_short_life(directory: Path) -> int:
+    """0 when it is told as its wrapper tells it: ended with code 3."""
+    workload_pid = ended_child(3)
+    outer = os.fork()
+    if outer == 0:
+        time.sleep(0.3)  # longer than a shim waits for one that has nothing left to say
+        os._exit(3)
+    output, workload_end = os.pipe()
+    os.close(workload_end)
+    workload = Workload(outer, output)
+    workload.pid, workload.pidfd, workload.ran = workload_pid, os.pidfd_open(workload_pid), True
+    console = Console(str(directory / "console.log"), 1 << 20, 1)
+    _check_failed_start({"argv": ["/bin/true"]}, workload, console)
+    raw, certain = workload.status()
+    return 0 if (os.waitstatus_to_exitcode(raw), certain) == (3, True) else 1
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ import pytest
 from boxlited.supervisor.clone import SYS_RT_SIGACTION
 from boxlited.supervisor.pidfile import PidFileReader, parse_start_time
 from boxlited.supervisor.spawn import sealed_memfd
-from tests.integration.daemon_harness import is_alive, kill_pid, until
+from tests.integration.daemon_harness import is_alive, kill_pid, reader_at, until
 
 WAIT_SECONDS = 20
 
@@ -153,6 +153,14 @@ def test_a_bad_request_is_refused_and_harms_nothing(spawner: Conversation, messa
     assert spawner.receive()["op"] == "spawned"
 
 
+def test_a_path_that_is_none_is_refused_and_harms_nothing(spawner: Conversation) -> None:
+    spawner.ask(seq=5, argv=sleeper(), pid_file="/tmp/\0/shim.pid")
+    told = spawner.receive()
+    assert (told["op"], told["seq"], told["stage"]) == ("failed", 5, "request")
+    spawner.ask(argv=sleeper())
+    assert spawner.receive()["op"] == "spawned"
+
+
 def test_limits_reach_the_shim_and_descriptors_do_not(spawner: Conversation) -> None:
     spawner.ask(argv=sleeper(), rlimits={"nofile": [123, 123], "core": [0, 0]})
     pid = spawner.receive()["pid"]
@@ -172,6 +180,27 @@ def test_environment_is_what_was_asked_for_and_signals_are_default(spawner: Conv
     status = dict(line.split(":\t") for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":\t" in line)
     assert int(status["SigIgn"], 16) == 0
     assert int(status["SigBlk"], 16) == 0
+
+
+def test_signals_that_the_daemon_was_started_without_are_default_again(tmp_path: Path) -> None:
+    numbers = (signal.SIGALRM, signal.SIGTSTP, signal.SIGCHLD, signal.SIGTERM, signal.SIGWINCH, signal.SIGRTMIN + 3)
+    before = [signal.signal(number, signal.SIG_IGN) for number in numbers]
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    try:
+        conversation = Conversation(tmp_path)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+    try:
+        conversation.ask(argv=["/bin/sh", "-c", "exec sleep 1000"])
+        pid = conversation.receive()["pid"]
+        until(lambda: b"sleep" in Path(f"/proc/{pid}/cmdline").read_bytes(), "it executes")
+        status = Path(f"/proc/{pid}/status").read_text()
+        assert "\nSigIgn:\t0000000000000000\n" in status
+        assert "\nSigBlk:\t0000000000000000\n" in status
+    finally:
+        conversation.close()
 
 
 def test_signals_that_the_c_library_hides_do_not_stay_ignored(tmp_path: Path) -> None:
@@ -267,6 +296,41 @@ def test_what_a_dead_shim_leaves_is_ended_and_what_a_live_one_runs_is_not(spawne
     assert is_alive(pids[1])
     kill_pid(spawner.pids[1])
     until(lambda: not is_alive(pids[1]), "and that of the other after it")
+
+
+def test_an_orphan_that_could_not_be_looked_for_is_ended_when_it_can(spawner: Conversation) -> None:
+    spawner.ask(argv=orphaner(spawner.directory / "pid"))
+    assert spawner.receive()["op"] == "spawned"
+    orphan = pid_in(spawner.directory / "pid")
+    taken = sorted(int(fd.name) for fd in Path(f"/proc/{spawner.process.pid}/fd").iterdir())
+    limits = resource.prlimit(spawner.process.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(spawner.process.pid, resource.RLIMIT_NOFILE, (free_number(taken, 1) - 1, limits[1]))
+    kill_pid(spawner.pids[0])
+    assert spawner.receive()["op"] == "exited"
+    spawner.ask(seq=2, argv=sleeper())
+    assert spawner.receive()["op"] == "failed"  # it has looked for orphans before this, and saw none
+    assert is_alive(orphan)
+    resource.prlimit(spawner.process.pid, resource.RLIMIT_NOFILE, limits)
+    until(lambda: not is_alive(orphan), "it is ended all the same")
+
+
+def test_who_is_given_up_while_it_hangs_never_becomes_a_shim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    monkeypatch.setenv("BOXLITED_FAILPOINTS", f"hook.before_pid_file=pause:{gate}")
+    conversation = Conversation(tmp_path)
+    try:
+        ready = conversation.ask(seq=3, argv=sleeper())
+        conversation.fds.append(reader_at(gate))  # holds it there
+        conversation.ours.send(json.dumps({"op": "cancel", "seq": 3}).encode())
+        told = conversation.receive()
+        assert (told["op"], told["seq"]) == ("failed", 3)
+        assert select.select([ready], [], [], WAIT_SECONDS)[0]
+        assert os.read(ready, 1) == b""
+        assert not (tmp_path / "shim.pid").exists()
+        conversation.ours.send(json.dumps({"op": "cancel", "seq": 3}).encode())  # long gone: nobody is hit
+    finally:
+        conversation.close()
 
 
 def test_what_a_live_shim_sent_away_is_none_of_ours(spawner: Conversation) -> None:

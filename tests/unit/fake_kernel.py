@@ -20,6 +20,7 @@ class FakeProcess:
     ended: ExitStatus | None = None
     reaped: bool = False
     signals: list[int] = field(default_factory=list)
+    sealed: bytes | None = None
 
 
 @dataclass
@@ -102,3 +103,8 @@ class FakeKernel:
 
     def process_children(self, pid: int) -> list[int]:
         return []
+
+    def sealed_input(self, pid: int) -> bytes | None:
+        with self._call("sealed_input"):
+            process = self.processes.get(pid)
+            return None if process is None else process.sealed

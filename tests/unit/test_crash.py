@@ -9,9 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from boxlited.errors import ResourceExhausted
+from boxlited.model import Box, BoxID, BoxSpec
 from boxlited.supervisor.crash import MAX_LINE, MAX_LINES, CrashReport, excerpt, sanitize, tail
-from boxlited.supervisor.exitfile import ERROR_KINDS, KINDS, ExitInfo
+from boxlited.supervisor.exitfile import ERROR_KINDS, KINDS, ExitInfo, write_exit_file
 from boxlited.supervisor.kernel import ExitStatus, signal_name
+from boxlited.supervisor.layout import HomeLayout
+from boxlited.supervisor.reasons import Reasons
+from tests.unit.limits import no_free_descriptor
+
+BOX = Box(box_id=BoxID.parse("a" * 16), name="web", spec=BoxSpec(image="host"))
 
 
 def report(
@@ -174,6 +181,12 @@ def test_tail_reads_the_end_and_refuses_links(tmp_path: Path) -> None:
     assert tail(tmp_path / "none", 3) == b""
 
 
+def test_tail_of_what_cannot_be_read_is_not_told_as_empty(tmp_path: Path) -> None:
+    (tmp_path / "log").write_text("the reason")
+    with no_free_descriptor():
+        assert tail(tmp_path / "log", 100) == b"(could not be read: Too many open files)"
+
+
 @pytest.mark.parametrize("kind", ["fifo", "directory"])
 def test_tail_of_what_is_no_regular_file_is_empty_and_does_not_wait(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "log"
@@ -182,3 +195,29 @@ def test_tail_of_what_is_no_regular_file_is_empty_and_does_not_wait(tmp_path: Pa
     else:
         path.mkdir()
     assert tail(path, 10) == b""
+
+
+@pytest.mark.parametrize("previous", [False, True])
+def test_a_record_that_cannot_be_read_now_is_not_told_as_none(tmp_path: Path, *, previous: bool) -> None:
+    home = HomeLayout(tmp_path)
+    layout = home.box(BOX.box_id)
+    layout.directory.mkdir(parents=True)
+    write_exit_file(layout.exit_previous if previous else layout.exit_file, ExitInfo("signal", 134, signal="SIGABRT"))
+    reasons = Reasons(home)
+    read = reasons.previous if previous else reasons.active
+    with no_free_descriptor(), pytest.raises(ResourceExhausted, match="read the exit file"):
+        read(BOX)
+    found = read(BOX)
+    assert found is not None
+    assert "SIGABRT" in found.user_message
+
+
+def test_a_record_of_the_run_before_that_is_refused_is_told_as_such(tmp_path: Path) -> None:
+    home = HomeLayout(tmp_path)
+    layout = home.box(BOX.box_id)
+    layout.directory.mkdir(parents=True)
+    assert Reasons(home).previous(BOX) is None
+    layout.exit_previous.symlink_to("/etc/passwd")
+    found = Reasons(home).previous(BOX)
+    assert found is not None
+    assert "refused: the exit file is a link" in found.user_message

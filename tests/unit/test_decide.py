@@ -357,6 +357,13 @@ def test_auto_remove_follows_the_published_end() -> None:
     assert decide(ended, Observation(ABSENT)).steps == (Step.REMOVE,)
 
 
+@pytest.mark.parametrize(("cause", "told"), [(StopCause.CRASHED, True), (StopCause.USER, False), (None, False)])
+def test_a_crash_that_was_told_and_reset_is_not_told_again(cause: StopCause | None, *, told: bool) -> None:
+    row = box(BoxStatus.STOPPED, Desired.STOPPED, cause=cause)
+    seen = Observation(IdentityKind.ABSENT, exit=ExitSeen.CRASH, exit_run=ExitRun.UNSAID, exit_signal="SIGABRT")
+    assert (Step.SETTLE not in decide(row, seen).steps) is told
+
+
 def test_a_settled_row_is_not_settled_again() -> None:
     row = box(BoxStatus.FAILED, Desired.STOPPED, run_open=False, cause=StopCause.CRASHED)
     assert decide(row, Observation(ABSENT, exit=ExitSeen.CRASH, exit_signal="SIGABRT")).steps == ()

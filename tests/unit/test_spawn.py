@@ -14,7 +14,8 @@ import pytest
 import trio
 import trio.testing
 
-from boxlited.errors import ResourceExhausted
+from boxlited.errors import EngineUnavailable, ResourceExhausted
+from boxlited.supervisor.kernel import ExitStatus
 from boxlited.supervisor.spawn import Spawned, Spawner, SpawnerGone, SpawnRequest
 
 TIMES = 40  # trio runs tasks in any order: each time is one throw of a coin
@@ -98,6 +99,32 @@ async def test_an_answer_before_the_spawners_death_is_an_answer(
 
 
 @pytest.mark.parametrize("turn", range(TIMES))
+async def test_an_end_that_comes_with_the_birth_is_told_to_who_asked_or_after_he_knows(
+    turn: int, request_: SpawnRequest, stage: ThreadlessSpawner
+) -> None:
+    """What is told of a shim that nobody knows yet would be dropped, and the death have no cause."""
+    found: list[Spawned] = []
+    told: list[int] = []
+
+    def on_exited(seq: int, _pid: int, _status: ExitStatus) -> None:
+        assert [spawned.seq for spawned in found] == [seq]
+        told.append(seq)
+
+    stage.spawner._on_exited = on_exited
+
+    async def ask() -> None:
+        found.append(await stage.spawner.spawn(request_))
+
+    async with trio.open_nursery() as asking:
+        asking.start_soon(ask)
+        await stage.answer()
+        stage.theirs[0].send(json.dumps({"op": "exited", "seq": 1, "pid": 77, "status": 9}).encode())
+    await trio.testing.wait_all_tasks_blocked()
+    assert [found[0].ended, *told] in ([ExitStatus(signal=9)], [None, 1])
+    close(found[0])
+
+
+@pytest.mark.parametrize("turn", range(TIMES))
 async def test_who_is_cancelled_as_the_answer_comes_leaves_no_descriptor(
     turn: int, request_: SpawnRequest, stage: ThreadlessSpawner
 ) -> None:
@@ -141,3 +168,24 @@ async def test_a_death_without_an_answer_is_one(request_: SpawnRequest, stage: T
             await trio.lowlevel.wait_readable(stage.theirs[0])
             stage.theirs[0].close()
     assert stage.spawner.restarts == 1
+
+
+@pytest.mark.parametrize("reads", [True, False])
+async def test_a_spawner_that_hangs_is_told_to_give_up_what_it_forked(
+    request_: SpawnRequest, stage: ThreadlessSpawner, autojump_clock: trio.testing.MockClock, *, reads: bool
+) -> None:
+    theirs = stage.theirs[-1]
+    if not reads:  # its socket takes nothing more
+        assert stage.spawner._socket is not None
+        while True:
+            try:
+                os.write(stage.spawner._socket.fileno(), b"x" * 1000)
+            except BlockingIOError:
+                break
+    with pytest.raises(EngineUnavailable, match="did not answer"):
+        await stage.spawner.spawn(request_)
+    if not reads:
+        return
+    asked, _, _, _ = theirs.recvmsg(65536)  # its descriptors are dropped
+    given_up, _, _, _ = theirs.recvmsg(65536)
+    assert json.loads(given_up) == {"op": "cancel", "seq": json.loads(asked)["seq"]}
