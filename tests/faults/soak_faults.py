@@ -96,29 +96,44 @@ class Faults:
     def _kill_the_daemon(self, _chance: random.Random, _end: float) -> str:
         self.lift(everything=True)
         pid = self._pid
-        self._daemon.restart_after_kill()
+        with self._crowd.deeds.during("kill daemon"):
+            self._daemon.restart_after_kill()
         return f"daemon {pid} killed; {self._pid} serves"
 
     def _kill_the_spawner(self, _chance: random.Random, _end: float) -> str:
+        if self._crowd.disk_is_bad:  # the next one is made under the same limit
+            self._crowd.deeds.note("blind shims")
+        self._crowd.deeds.note("kill spawner")
         for pid in children(self._pid):
             kill_pid(pid)
         return "spawner killed"
 
     def _kill_shims(self, chance: random.Random, _end: float) -> str:
         chosen = self._some_shims(chance, 8)
-        for pid in chosen:
-            kill_pid(pid)
+        for box_id, pid in chosen:
+            with self._crowd.deeds.during("kill shim", box_id, pid):
+                kill_pid(pid)
         return f"{len(chosen)} shims killed"
 
     def _kill_workloads(self, chance: random.Random, _end: float) -> str:
-        chosen = [pid for shim in self._some_shims(chance, 8) for pid in sorted(descendants(shim))[-1:]]
-        for pid in chosen:
-            kill_pid(pid)
-        return f"{len(chosen)} workloads killed"
+        """Some in the middle of their lives, which then is how they ended; of others whatever is innermost."""
+        chosen = self._some_shims(chance, 8)
+        certain = 0
+        for box_id, shim in chosen:
+            pid = workload_of(shim) if chance.random() < 0.7 else None
+            if pid is not None and is_stopped(pid) and is_alive(shim):
+                what, victims = "kill workload", [pid]
+                certain += 1
+            else:
+                what, victims = "kill below", sorted(descendants(shim))[-1:] if pid is None else [pid]
+            with self._crowd.deeds.during(what, box_id, shim):
+                for victim in victims:
+                    kill_pid(victim)
+        return f"{len(chosen)} workloads killed, {certain} of them while they certainly lived"
 
     def _hold_shims(self, chance: random.Random, end: float) -> str:
         chosen = self._some_shims(chance, 8)
-        for pid in chosen:
+        for _box, pid in chosen:
             self._hold(pid, end)
         return f"{len(chosen)} shims held"
 
@@ -169,7 +184,7 @@ class Faults:
             return "no box"
         kind = chance.choice(("torn", "fifo", "link", "directory", "junk"))
         target = directory / ("exit" if kind != "junk" else "junk.bin")
-        with suppress(OSError):
+        with suppress(OSError), self._crowd.deeds.during("damage" if kind != "junk" else "junk", directory.name):
             if kind == "fifo":
                 os.mkfifo(target)
             elif kind == "link":
@@ -177,7 +192,7 @@ class Faults:
             elif kind == "directory":
                 target.mkdir()
             else:
-                target.write_bytes(chance.choice(CONTENTS))
+                _write(target, chance.choice(CONTENTS))
         return f"{kind} put at {target.name} of {directory.name}"
 
     def _put_a_foreign_directory(self, chance: random.Random, _end: float) -> str:
@@ -209,9 +224,9 @@ class Faults:
         assert self._daemon.process is not None
         return self._daemon.process.pid
 
-    def _some_shims(self, chance: random.Random, most: int) -> list[int]:
-        pids = [pid for _box, pid in sorted(self._daemon.shims())]
-        return chance.sample(pids, min(len(pids), chance.randint(1, most)))
+    def _some_shims(self, chance: random.Random, most: int) -> list[tuple[str, int]]:
+        shims = sorted(self._daemon.shims())
+        return chance.sample(shims, min(len(shims), chance.randint(1, most)))
 
     def _some_directory(self, chance: random.Random) -> Path | None:
         known = sorted(place.box_id for place in self._crowd.places if place.box_id is not None)
@@ -225,6 +240,40 @@ def _signal(pid: int, number: int) -> None:
             signal.pidfd_send_signal(pidfd, number)
         finally:
             os.close(pidfd)
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Through no link, and waiting at no FIFO, that was put there before. Raises OSError."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
+    try:
+        os.write(fd, content)
+    finally:
+        os.close(fd)
+
+
+def workload_of(shim: int) -> int | None:
+    """The first process below bubblewrap's init, once it is another program than bubblewrap."""
+    pid = shim
+    for _ in range(3):
+        below = children(pid)
+        if not below:
+            return None
+        pid = below[0]
+    with suppress(OSError):
+        return None if "bwrap" in Path(f"/proc/{pid}/comm").read_text() else pid
+    return None
+
+
+def is_stopped(pid: int) -> bool:
+    """Stop it: from then on it can end by no signal but SIGKILL, and by itself not at all. False: it was too late."""
+    _signal(pid, signal.SIGSTOP)
+    end = time.monotonic() + 1.0
+    while time.monotonic() < end and is_alive(pid):
+        with suppress(OSError):
+            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T":
+                return True
+        time.sleep(0.001)
+    return False
 
 
 def doubles(daemon: Daemon) -> Iterator[str]:
