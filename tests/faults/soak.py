@@ -105,7 +105,7 @@ class Soak:
         finally:
             faults.lift(everything=True)
             clients.stop()
-            self._problems += clients.problems
+            self._problems += clients.problems + faults.problems
 
     def _ask_oracle(self, daemon: Daemon, crowd: Crowd) -> None:
         """With no fault left, until nothing is on its way any more."""

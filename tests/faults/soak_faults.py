@@ -10,6 +10,7 @@ import random
 import resource
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -19,12 +20,14 @@ from pathlib import Path
 
 from boxlited.errors import BoxlitedError
 from tests.faults.soak_boxes import Crowd
+from tests.faults.victims import is_stopped, send, workload_of, write
 from tests.integration.daemon_harness import Daemon, is_alive, kill_pid
 from tests.integration.leftovers import children, descendants
 
 KINDS = (
-    "kill the daemon", "kill the daemon", "kill the spawner", "kill shims", "kill shims", "kill workloads",
-    "hold shims", "hold the spawner", "fill the disk", "fail the disk", "take the descriptors",
+    "kill the daemon", "kill the daemon", "stop the daemon", "start a second daemon", "kill the spawner",
+    "kill shims", "kill shims", "kill workloads", "hold shims", "hold the spawner",
+    "fill the disk", "fail the disk", "take the descriptors", "fail the forks",
     "put a foreign file", "put a foreign directory", "tear a dead box's file",
 )  # fmt: skip
 CONTENTS = (b"", b"\xff\x00torn", b'{"type":"sig', b"4294967295\n1\n", b"[" * 5000)
@@ -57,6 +60,7 @@ class Faults:
         self._daemon = daemon
         self._crowd = crowd
         self._deaths = deaths  # held while there is no daemon, and while the oracle looks
+        self.problems: list[str] = []
         self._held: list[tuple[float, int]] = []
         self._limits: list[tuple[float, int, int, tuple[int, int]]] = []
         self._tracers: list[tuple[float, subprocess.Popen[bytes]]] = []
@@ -72,7 +76,7 @@ class Faults:
         """Release what has been held for long enough, or all."""
         now = float("inf") if everything else time.monotonic()
         for until_then, pid in [one for one in self._held if one[0] <= now]:
-            _signal(pid, signal.SIGCONT)
+            send(pid, signal.SIGCONT)
             self._held.remove((until_then, pid))
         for limit in [one for one in self._limits if one[0] <= now]:
             with suppress(ProcessLookupError):
@@ -99,6 +103,24 @@ class Faults:
         with self._crowd.deeds.during("kill daemon"):
             self._daemon.restart_after_kill()
         return f"daemon {pid} killed; {self._pid} serves"
+
+    def _stop_the_daemon(self, _chance: random.Random, _end: float) -> str:
+        self.lift(everything=True)
+        with self._crowd.deeds.during("kill daemon"):
+            code = self._daemon.stop()
+            self._daemon.start()
+        if code != 0:
+            self.problems.append(f"16: a daemon that was stopped ended with {code}")
+        return f"daemon stopped; {self._pid} serves"
+
+    def _start_a_second_daemon(self, _chance: random.Random, _end: float) -> str:
+        argv = [sys.executable, "-m", "boxlited.cli.boxlited", "serve", "--home", str(self._daemon.home)]
+        argv += ["--socket", str(self._daemon.root / "s" / "second.sock")]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+        said = done.stderr.strip().rpartition("\n")[2]
+        if done.returncode <= 0 or not said.startswith("boxlited: "):
+            self.problems.append(f"21: a second daemon ended with {done.returncode} and said {said!r}")
+        return "it was refused"
 
     def _kill_the_spawner(self, _chance: random.Random, _end: float) -> str:
         if self._crowd.disk_is_bad:  # the next one is made under the same limit
@@ -143,7 +165,7 @@ class Faults:
         return "spawner held"
 
     def _hold(self, pid: int, end: float) -> None:
-        _signal(pid, signal.SIGSTOP)
+        send(pid, signal.SIGSTOP)
         self._held.append((end, pid))
 
     # -- what runs out
@@ -162,6 +184,15 @@ class Faults:
         with suppress(FileNotFoundError):
             self._tracers.append((end, subprocess.Popen(argv, stderr=subprocess.DEVNULL)))
         return f"writes, syncs, renames and new directories of the daemon fail with {error}"
+
+    def _fail_the_forks(self, _chance: random.Random, end: float) -> str:
+        calls = "clone,clone3,fork,vfork"
+        for pid in children(self._pid):
+            argv = ["strace", "-qq", "-o", "/dev/null", "-e", f"trace={calls}"]
+            argv += ["-e", f"inject={calls}:error=ENOMEM", "-p", str(pid)]
+            with suppress(FileNotFoundError):
+                self._tracers.append((end, subprocess.Popen(argv, stderr=subprocess.DEVNULL)))
+        return "no fork of the spawner has memory"
 
     def _take_the_descriptors(self, chance: random.Random, end: float) -> str:
         used = len(os.listdir(f"/proc/{self._pid}/fd"))
@@ -192,7 +223,7 @@ class Faults:
             elif kind == "directory":
                 target.mkdir()
             else:
-                _write(target, chance.choice(CONTENTS))
+                write(target, chance.choice(CONTENTS))
         return f"{kind} put at {target.name} of {directory.name}"
 
     def _put_a_foreign_directory(self, chance: random.Random, _end: float) -> str:
@@ -231,49 +262,6 @@ class Faults:
     def _some_directory(self, chance: random.Random) -> Path | None:
         known = sorted(place.box_id for place in self._crowd.places if place.box_id is not None)
         return self._daemon.box_dir(chance.choice(known)) if known else None
-
-
-def _signal(pid: int, number: int) -> None:
-    with suppress(ProcessLookupError):
-        pidfd = os.pidfd_open(pid)
-        try:
-            signal.pidfd_send_signal(pidfd, number)
-        finally:
-            os.close(pidfd)
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Through no link, and waiting at no FIFO, that was put there before. Raises OSError."""
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
-    try:
-        os.write(fd, content)
-    finally:
-        os.close(fd)
-
-
-def workload_of(shim: int) -> int | None:
-    """The first process below bubblewrap's init, once it is another program than bubblewrap."""
-    pid = shim
-    for _ in range(3):
-        below = children(pid)
-        if not below:
-            return None
-        pid = below[0]
-    with suppress(OSError):
-        return None if "bwrap" in Path(f"/proc/{pid}/comm").read_text() else pid
-    return None
-
-
-def is_stopped(pid: int) -> bool:
-    """Stop it: from then on it can end by no signal but SIGKILL, and by itself not at all. False: it was too late."""
-    _signal(pid, signal.SIGSTOP)
-    end = time.monotonic() + 1.0
-    while time.monotonic() < end and is_alive(pid):
-        with suppress(OSError):
-            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T":
-                return True
-        time.sleep(0.001)
-    return False
 
 
 def doubles(daemon: Daemon) -> Iterator[str]:
