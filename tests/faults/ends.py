@@ -49,7 +49,8 @@ class Kill(Stop):
 class Watched(Operation):
     """An end that nobody asked for; the daemon is to notice it and to say so."""
 
-    roles = ("main", "database")
+    roles = ("main", "database", "spawner")
+    only = {"spawner": frozenset({"openat", "sendmsg"})}  # noqa: RUF012 - what it writes goes to a pipe of its own
 
     def until_told(self, reached: Callable[[], bool]) -> bool:
         """False: the daemon is no longer there."""
@@ -101,7 +102,7 @@ class End(Watched):
     """A workload ends by itself; its shim records how, and the daemon tells it."""
 
     name = "end"
-    roles = ("main", "database", "shim that lives")
+    roles = (*Watched.roles, "shim that lives")
 
     def prepare(self) -> None:
         box = self.daemon.run(ENDS)

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from boxlited.errors import BoxlitedError
 from tests.faults.soak_boxes import Crowd
+from tests.faults.tracing import detach
 from tests.faults.victims import is_stopped, send, workload_of, write
 from tests.integration.daemon_harness import Daemon, is_alive, kill_pid
 from tests.integration.leftovers import children, descendants
@@ -83,8 +84,7 @@ class Faults:
                 resource.prlimit(limit[1], limit[2], limit[3])
             self._limits.remove(limit)
         for traced in [one for one in self._tracers if one[0] <= now]:
-            traced[1].terminate()
-            traced[1].wait()
+            detach(traced[1])
             self._tracers.remove(traced)
         self._look_at_disk()
 
