@@ -141,3 +141,46 @@ async def test_a_death_without_an_answer_is_one(request_: SpawnRequest, stage: T
             await trio.lowlevel.wait_readable(stage.theirs[0])
             stage.theirs[0].close()
     assert stage.spawner.restarts == 1
+
+
+class Held:
+    """A spawner's socket that takes nothing until it is closed, as trio's does."""
+
+    def __init__(self) -> None:
+        self.asked = trio.Event()
+        self._closed = trio.Event()
+        self.sent = 0
+
+    async def sendmsg(self, _buffers: list[bytes], _ancillary: object) -> None:
+        self.sent += 1
+        self.asked.set()
+        await self._closed.wait()
+        raise trio.ClosedResourceError
+
+    def close(self) -> None:
+        self._closed.set()
+
+
+@pytest.mark.parametrize("is_back", [False, True])
+async def test_who_waits_to_ask_a_spawner_that_dies_is_told_so_and_asks_no_other(is_back: bool) -> None:
+    spawner, old, new = Spawner(-1, lambda *_: None), Held(), Held()
+    told: list[BaseException] = []
+
+    async def ask() -> None:
+        try:
+            await spawner._ask(SpawnRequest(pid_file="/p", spec=b"", stderr_path="/e"), [])
+        except SpawnerGone as error:
+            told.append(error)
+
+    spawner._socket = old  # type: ignore[assignment]
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            nursery.start_soon(ask)
+            await old.asked.wait()
+            await trio.testing.wait_all_tasks_blocked()
+            spawner._lost()
+            if is_back:
+                spawner._socket = new  # type: ignore[assignment]
+    assert len(told) == 2
+    assert new.sent == 0
