@@ -231,13 +231,16 @@ class Spawner:
             await self._send(json.dumps({"op": "cancel", "seq": seq}).encode(), [])
 
     async def _send(self, message: bytes, fds: list[int]) -> None:
-        if self._socket is None:
+        asked = self._socket
+        if asked is None:
             raise SpawnerGone("the spawner is being restarted: retry in a moment")
         ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
         async with self._send_lock:
+            if self._socket is not asked:  # told so while it waited; the next spawner must not fork for it all the same
+                raise SpawnerGone("the spawner died: retry in a moment")
             try:
-                await self._socket.sendmsg([message], ancillary)
-            except OSError as error:
+                await asked.sendmsg([message], ancillary)
+            except (OSError, trio.ClosedResourceError) as error:
                 raise SpawnerGone("the spawner died: retry in a moment") from error
 
     async def _serve(self) -> None:

@@ -40,6 +40,7 @@ POINTS: dict[str, tuple[str, ...]] = {
     "kill": ("stop.after_intent", "stop.after_insist"),
     "remove": ("remove.after_intent", "remove.after_rename", "remove.after_delete"),
     "crash": ("apply.before_write", "apply.after_write", "apply.after_pid_file"),
+    "end": ("shim.exit_info", "shim.before_exit_file", "exit.before_rename", "shim.after_exit_file"),
     "event append": (f"store.before_commit{SECOND}", f"store.after_commit{SECOND}"),
     "exec": ("exec.before_request", "exec.after_reply"),
     "recovery": (
@@ -96,6 +97,7 @@ def run(bench: Bench, point: Point) -> None:
     operation = OPERATIONS[point.operation](bench)
     if not below:
         operation.prepare()
+    operation.cut = point.kind if below else None
     bench.acted.unlink(missing_ok=True)
     bench.relaunch({"BOXLITED_FAILPOINTS": point.environment, "BOXLITED_FAILPOINTS_ACTED": str(bench.acted)})
     starts = operation.roles[0].startswith("recovery")

@@ -1,65 +1,22 @@
 """The operations that are cut: how each is prepared, asked for, what a 2xx of it promises, and asked for again.
 
-Owns no fault: an operation does not know where it is cut, or whether. `act` returns whether the
-daemon said 2xx; a refusal is a `BoxlitedError`, which means neither yes nor no.
+`act` returns whether the daemon said 2xx; a refusal is a `BoxlitedError`, which means neither yes nor no.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from boxlited.errors import BoxlitedError
-from tests.faults.bench import Bench
+from tests.faults.ends import Crash, End, Kill, Stop
+from tests.faults.operation import FOREVER, Operation
 from tests.integration.daemon_harness import is_alive, kill_pid, until
 
-FOREVER = ["/bin/sleep", "987653"]
 DEAF = ["/bin/sh", "-c", "trap '' USR1; echo deaf; exec sleep 987652"]
 BELOW_MAIN = frozenset({"pwrite64", "fdatasync", "ftruncate", "renameat", "unlinkat", "dup2", "setsid"})
 STRAY = "2222222222222222"  # a box id that no row has
-
-
-class Operation:
-    """One subject for each point. `reached` asks the tracer, for what must be looked at again after a fault."""
-
-    name = ""
-    roles: tuple[str, ...] = ("main", "database", "worker")
-    only: Mapping[str, frozenset[str]] = {}  # in a role: these calls; each other one is cut in another role
-    promise: str | None = None  # the subject's status after a 2xx
-
-    def __init__(self, bench: Bench) -> None:
-        self.bench = bench
-        self.daemon = bench.daemon
-        self.subject = ""
-
-    def prepare(self) -> None:
-        """Up to the moment before the operation."""
-
-    def act(self, reached: Callable[[], bool]) -> bool:
-        raise NotImplementedError
-
-    def again(self) -> None:
-        """Without a fault it must succeed, whatever was left."""
-        raise NotImplementedError
-
-    def check(self, said_yes: bool) -> None:
-        """What the oracle cannot know of this operation; the daemon has settled."""
-
-    def clear(self) -> None:
-        """Leave the home as small as it was."""
-        for box_id in self.daemon.table():
-            if box_id != self.bench.bystander["box_id"]:
-                self.daemon.client.remove(box_id, force=True)
-
-    def asked(self, command: Callable[[], Any]) -> bool:
-        try:
-            command()
-        except BoxlitedError:
-            return False
-        return True
 
 
 class Create(Operation):
@@ -95,32 +52,6 @@ class Start(Operation):
         assert self.daemon.client.start(self.subject)["status"] == "running"
 
 
-class Stop(Start):
-    name = "stop"
-    roles = ("main", "database")
-    promise = "stopped"
-
-    def prepare(self) -> None:
-        self.subject = self.daemon.run(FOREVER)["box_id"]
-
-    def act(self, reached: Callable[[], bool]) -> bool:
-        return self.asked(lambda: self.daemon.client.stop(self.subject))
-
-    def again(self) -> None:
-        assert self.daemon.client.stop(self.subject)["status"] == "stopped"
-
-
-class Kill(Stop):
-    """A stop without grace: through the shim, and then the shim itself."""
-
-    name = "kill"
-    roles = ("main",)
-    only = {"main": frozenset({"pidfd_send_signal"})}  # noqa: RUF012
-
-    def act(self, reached: Callable[[], bool]) -> bool:
-        return self.asked(lambda: self.daemon.client.kill(self.subject))
-
-
 class Remove(Operation):
     name = "remove"
 
@@ -138,46 +69,6 @@ class Remove(Operation):
         if self.subject in self.daemon.table():
             self.daemon.client.remove(self.subject)
         assert self.subject not in self.daemon.table()
-
-
-class Crash(Operation):
-    """The shim dies by a SIGKILL of somebody else; the daemon is to notice it and to say so."""
-
-    name = "crash"
-    roles = ("main", "database")
-    pid = 0
-
-    def prepare(self) -> None:
-        box = self.daemon.run(FOREVER)
-        self.subject, self.pid = box["box_id"], box["pid"]
-
-    def act(self, reached: Callable[[], bool]) -> bool:
-        kill_pid(self.pid)
-        asked_again = False
-
-        def is_told() -> list[bool]:
-            nonlocal asked_again
-            if not self.bench.is_up:
-                return [False]
-            if self.asked(self._note_end) and self.promise is not None:
-                return [True]
-            if not asked_again and reached():
-                asked_again = True
-                self.asked(self.daemon.client.reconcile)
-            return []
-
-        return bool(until(is_told, "the death is told")[0])
-
-    def _note_end(self) -> None:
-        """What was told must stay so: failed, or stopped where the evidence was lost with a daemon."""
-        status = self.daemon.get(self.subject)["status"]
-        self.promise = status if status in ("failed", "stopped") else None
-
-    def again(self) -> None:
-        row = self.daemon.get(self.subject)
-        assert row["status"] in ("failed", "stopped")
-        assert not is_alive(self.pid)
-        assert self.daemon.client.start(self.subject)["status"] == "running"
 
 
 class Event(Operation):
@@ -252,7 +143,7 @@ class Recovery(Operation):
         return self.bench.settle_start()
 
     def check(self, said_yes: bool) -> None:
-        assert self.daemon.get(self.subject)["status"] in ("failed", "stopped")
+        assert self.told() == ("stopped", "lost", None), f"7: told as {self.told()}"
 
     def again(self) -> None:
         assert self.daemon.client.start(self.subject)["status"] == "running"
@@ -293,5 +184,5 @@ class Rebuild(Recovery):
 
 
 OPERATIONS: dict[str, type[Operation]] = {
-    one.name: one for one in (Create, Start, Stop, Kill, Remove, Crash, Event, Exec, Recovery, Rebuild)
+    one.name: one for one in (Create, Start, Stop, Kill, Remove, Crash, End, Event, Exec, Recovery, Rebuild)
 }

@@ -102,12 +102,20 @@ def _cut(operation: Operation, point: Point) -> Outcome:
     if point.role == "shim":
         return _cut_shim(operation, point)
     bench = operation.bench
-    threads = [bench.spawner()] if point.role == "spawner" else threads_of(bench.pid, point.role)
+    threads = _threads(operation, point)
     assert threads, f"no thread of the daemon is {point.role}"
     with Tracer(threads, bench.trace, point.injection) as tracer:
         said_yes = operation.act(_asker(tracer, point))
         _wait_killed(bench, tracer, point)
     return Outcome(_reached(tracer, point), said_yes, dict(tracer.counts()))
+
+
+def _threads(operation: Operation, point: Point) -> list[int]:
+    bench = operation.bench
+    if point.role == "shim that lives":
+        operation.cut = point.kind or None
+        return [operation.pid]
+    return [bench.spawner()] if point.role == "spawner" else threads_of(bench.pid, point.role)
 
 
 def _cut_recovery(operation: Operation, point: Point) -> Outcome:
@@ -174,7 +182,7 @@ def _reached(tracer: Tracer, point: Point) -> bool:
 
 def _wait_killed(bench: Bench, tracer: Tracer, point: Point) -> None:
     """A killed daemon is gone before it is judged; its death is the point's own doing."""
-    if point.kind != KILL or not tracer.is_reached() or point.role in ("spawner", "shim"):
+    if point.kind != KILL or not tracer.is_reached() or point.role in ("spawner", "shim", "shim that lives"):
         return
     process: Any = bench.daemon.process
     assert process.wait(timeout=30) == -signal.SIGKILL

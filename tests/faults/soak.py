@@ -13,10 +13,12 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from typing import Any
 
 from boxlited.errors import BoxlitedError
 from tests.faults.soak_boxes import Clients, Crowd
 from tests.faults.soak_faults import Fault, Faults, doubles, schedule
+from tests.faults.truth import ENDS, untruths
 from tests.integration.daemon_harness import Daemon, until
 
 CONFIG = """
@@ -41,6 +43,8 @@ class Soak:
         self.said: Counter[str] = Counter()
         self.looks = 0
         self.oracles = 0
+        self.ends = 0
+        self._told: list[dict[str, Any]] = []  # every event so far: the log itself is bounded
         self._deaths = threading.Lock()
         self._over = threading.Event()
         self._problems: list[str] = []
@@ -66,6 +70,7 @@ class Soak:
         def fill(number: int) -> None:
             place = crowd.places[number]
             place.box_id = daemon.create(**place.spec)["box_id"]
+            crowd.know(place)
             place.may_be_gone = place.spec.get("auto_remove", False)
             daemon.client.start(place.box_id)
 
@@ -100,7 +105,7 @@ class Soak:
         finally:
             faults.lift(everything=True)
             clients.stop()
-            self._problems += clients.problems
+            self._problems += clients.problems + faults.problems
 
     def _ask_oracle(self, daemon: Daemon, crowd: Crowd) -> None:
         """With no fault left, until nothing is on its way any more."""
@@ -109,11 +114,13 @@ class Soak:
                 daemon.drop_client()
                 daemon.wait_ready()
                 short = {place.name for place in crowd.places if place.is_short}
-                until(lambda: self._at_rest(daemon, short), "every box is at rest", SETTLE_SECONDS)
+                until(lambda: self._at_rest(daemon, crowd, short), "every box is at rest", SETTLE_SECONDS)
                 crowd.settle()
+                self._problems += self._false_ends(daemon, crowd)
                 daemon.client.reconcile()  # foreign directories go to quarantine
                 self._problems += self._untruths(daemon, crowd)
-                daemon.check_oracle(crowd.acknowledged())
+                with crowd.deeds.during("kill daemon"):
+                    daemon.check_oracle(crowd.acknowledged())
             except AssertionError as error:
                 self._problems.append(str(error))
         if "Traceback" in daemon.log_text():
@@ -127,14 +134,22 @@ class Soak:
         found = [f"4: the removed box {one} is back" for one in sorted(crowd.removed & set(daemon.table()))]
         return found + [f"4: the stopped box {one} runs" for one in crowd.stopped() if one in running]
 
-    def _at_rest(self, daemon: Daemon, short: set[str]) -> bool:
+    def _false_ends(self, daemon: Daemon, crowd: Crowd) -> list[str]:
+        """What was told of ends since the last time, and is not how they came about."""
+        last = self._told[-1]["seq"] if self._told else 0
+        with daemon.client.events(last, follow=False) as events:
+            self._told += [dict(event) for event in events]
+        self.ends += sum(event["kind"] in ENDS for event in self._told if event["seq"] > last)
+        return untruths(self._told, crowd.deeds, crowd.codes, since=last)
+
+    def _at_rest(self, daemon: Daemon, crowd: Crowd, short: set[str]) -> bool:
         """What ends by itself, or waits for its policy, is stopped: its time would come while the oracle compares."""
         restless = False
         for row in daemon.client.list():
             is_due = row["desired"] == "running" and row["status"] != "running"
             if is_due or (row["status"] == "running" and row["name"] in short):
                 restless = True
-                with suppress(BoxlitedError):
+                with suppress(BoxlitedError), crowd.deeds.during("stop", row["box_id"]):
                     daemon.client.stop(row["box_id"], 0.0)
             restless = restless or row["status"] in ("stopping", "unknown")
         return not restless
@@ -171,6 +186,7 @@ def main(seed: str, minutes: float) -> int:
     print(f"{sum(soak.done.values())} faults: " + ", ".join(f"{n} x {kind}" for kind, n in sorted(soak.done.items())))
     print("answers: " + ", ".join(f"{number} x {what}" for what, number in sorted(soak.said.items())))
     print(f"invariants looked at {soak.looks} times, the oracle asked {soak.oracles + 1} times")
+    print(f"{soak.ends} ends were told, and each was held against what was done to its box")
     print(f"{len(problems)} violations")
     for problem in problems:
         print(f"VIOLATION {problem}\n  again: make soak SEED={seed} MINUTES={minutes:g}", file=sys.stderr)

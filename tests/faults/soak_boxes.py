@@ -7,6 +7,7 @@ choice of a client comes from its own seed, so that the same seed asks for the s
 from __future__ import annotations
 
 import random
+import signal
 import socket
 import threading
 import time
@@ -18,13 +19,15 @@ from typing import Any
 
 from boxlited.client.client import Client
 from boxlited.errors import AlreadyExists, BoxlitedError, NotFound
+from tests.faults.truth import Deeds
 
 PLACES = 200
+SHORT, CODE = ["/bin/sh", "-c", "sleep 3; exit 3"], 3  # the only one that ends by itself
 COMMANDS = (
     ["/bin/sleep", "987651"],
     ["/bin/sh", "-c", "trap '' TERM; while :; do sleep 1; done"],
     ["/bin/sh", "-c", "while :; do echo line; sleep 0.5; done"],
-    ["/bin/sh", "-c", "sleep 3; exit 3"],
+    SHORT,
     ["/bin/sh", "-c", "(setsid sleep 987650 &); exec sleep 987651"],
 )
 POLICIES = ("no", "no", "on-failure", "always")
@@ -50,7 +53,7 @@ class Place:
     @property
     def is_short(self) -> bool:
         """Its workload ends by itself."""
-        return "exit" in self.spec["cmd"][-1]
+        return bool(self.spec["cmd"] == SHORT)
 
 
 def places(seed: str) -> list[Place]:
@@ -81,6 +84,8 @@ class Crowd:
         self.places = places(seed)
         self.said: Counter[str] = Counter()
         self.removed: set[str] = set()
+        self.deeds = Deeds()
+        self.codes: dict[str, int | None] = {}  # of each box that ever was: what its workload ends with by itself
         self.disk_is_bad = False  # then a stop is carried out, and its record waits for the disk
         self._path = path
 
@@ -102,6 +107,7 @@ class Crowd:
             place.box_id = client.create(place.spec)["box_id"]
         except AlreadyExists:  # of a create that was cut off before its answer
             place.box_id = client.get(place.name)["box_id"]
+        self.know(place)
         place.is_stopped = False
         place.may_be_gone = place.spec.get("auto_remove", False)
 
@@ -110,22 +116,26 @@ class Crowd:
         self._ask(place, client.start)
 
     def _stop(self, client: Client, place: Place, luck: float) -> None:
-        self._ask(place, lambda box_id: client.stop(box_id, luck))
+        with self.deeds.during("stop", place.box_id):
+            self._ask(place, lambda box_id: client.stop(box_id, luck))
         place.is_stopped = not (self.disk_is_bad or place.was_left)
 
     def _kill(self, client: Client, place: Place, _luck: float) -> None:
-        self._ask(place, client.kill)
+        with self.deeds.during("stop", place.box_id):
+            self._ask(place, client.kill)
         place.is_stopped = not (self.disk_is_bad or place.was_left)
 
     def _signal(self, client: Client, place: Place, _luck: float) -> None:
-        self._ask(place, lambda box_id: client.kill(box_id, 12))
+        with self.deeds.during("signal", place.box_id):
+            self._ask(place, lambda box_id: client.kill(box_id, signal.SIGUSR2))
 
     def _remove(self, client: Client, place: Place, _luck: float) -> None:
         if place.box_id is None:
             return
         place.may_be_gone = True
         box_id = place.box_id
-        self._ask(place, lambda ref: client.remove(ref, force=True))
+        with self.deeds.during("stop", box_id):
+            self._ask(place, lambda ref: client.remove(ref, force=True))
         self.removed.add(box_id)
         place.box_id = None
 
@@ -145,6 +155,8 @@ class Crowd:
         if place.box_id is None:
             return
         place.is_stopped, place.was_left = False, True
+        if what == "stop":
+            self.deeds.note("stop", place.box_id)
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as raw:
             try:
                 raw.connect(str(self._path))
@@ -163,6 +175,10 @@ class Crowd:
 
     # -- what the oracle is told
 
+    def know(self, place: Place) -> None:
+        assert place.box_id is not None
+        self.codes[place.box_id] = CODE if place.is_short else None
+
     def acknowledged(self) -> dict[str, str | None]:
         """Boxes that must be there."""
         return {place.box_id: None for place in self.places if place.box_id is not None and not place.may_be_gone}
@@ -173,6 +189,7 @@ class Crowd:
 
     def settle(self) -> None:
         """Everything that was under way has ended."""
+        self.deeds.settle()
         for place in self.places:
             place.was_left = False
 

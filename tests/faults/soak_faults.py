@@ -10,6 +10,7 @@ import random
 import resource
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -19,12 +20,15 @@ from pathlib import Path
 
 from boxlited.errors import BoxlitedError
 from tests.faults.soak_boxes import Crowd
+from tests.faults.tracing import detach
+from tests.faults.victims import is_stopped, send, workload_of, write
 from tests.integration.daemon_harness import Daemon, is_alive, kill_pid
 from tests.integration.leftovers import children, descendants
 
 KINDS = (
-    "kill the daemon", "kill the daemon", "kill the spawner", "kill shims", "kill shims", "kill workloads",
-    "hold shims", "hold the spawner", "fill the disk", "fail the disk", "take the descriptors",
+    "kill the daemon", "kill the daemon", "stop the daemon", "start a second daemon", "kill the spawner",
+    "kill shims", "kill shims", "kill workloads", "hold shims", "hold the spawner",
+    "fill the disk", "fail the disk", "take the descriptors", "fail the forks",
     "put a foreign file", "put a foreign directory", "tear a dead box's file",
 )  # fmt: skip
 CONTENTS = (b"", b"\xff\x00torn", b'{"type":"sig', b"4294967295\n1\n", b"[" * 5000)
@@ -57,6 +61,7 @@ class Faults:
         self._daemon = daemon
         self._crowd = crowd
         self._deaths = deaths  # held while there is no daemon, and while the oracle looks
+        self.problems: list[str] = []
         self._held: list[tuple[float, int]] = []
         self._limits: list[tuple[float, int, int, tuple[int, int]]] = []
         self._tracers: list[tuple[float, subprocess.Popen[bytes]]] = []
@@ -72,15 +77,14 @@ class Faults:
         """Release what has been held for long enough, or all."""
         now = float("inf") if everything else time.monotonic()
         for until_then, pid in [one for one in self._held if one[0] <= now]:
-            _signal(pid, signal.SIGCONT)
+            send(pid, signal.SIGCONT)
             self._held.remove((until_then, pid))
         for limit in [one for one in self._limits if one[0] <= now]:
             with suppress(ProcessLookupError):
                 resource.prlimit(limit[1], limit[2], limit[3])
             self._limits.remove(limit)
         for traced in [one for one in self._tracers if one[0] <= now]:
-            traced[1].terminate()
-            traced[1].wait()
+            detach(traced[1])
             self._tracers.remove(traced)
         self._look_at_disk()
 
@@ -96,29 +100,62 @@ class Faults:
     def _kill_the_daemon(self, _chance: random.Random, _end: float) -> str:
         self.lift(everything=True)
         pid = self._pid
-        self._daemon.restart_after_kill()
+        with self._crowd.deeds.during("kill daemon"):
+            self._daemon.restart_after_kill()
         return f"daemon {pid} killed; {self._pid} serves"
 
+    def _stop_the_daemon(self, _chance: random.Random, _end: float) -> str:
+        self.lift(everything=True)
+        with self._crowd.deeds.during("kill daemon"):
+            code = self._daemon.stop()
+            self._daemon.start()
+        if code != 0:
+            self.problems.append(f"16: a daemon that was stopped ended with {code}")
+        return f"daemon stopped; {self._pid} serves"
+
+    def _start_a_second_daemon(self, _chance: random.Random, _end: float) -> str:
+        argv = [sys.executable, "-m", "boxlited.cli.boxlited", "serve", "--home", str(self._daemon.home)]
+        argv += ["--socket", str(self._daemon.root / "s" / "second.sock")]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+        said = done.stderr.strip().rpartition("\n")[2]
+        if done.returncode <= 0 or not said.startswith("boxlited: "):
+            self.problems.append(f"21: a second daemon ended with {done.returncode} and said {said!r}")
+        return "it was refused"
+
     def _kill_the_spawner(self, _chance: random.Random, _end: float) -> str:
+        if self._crowd.disk_is_bad:  # the next one is made under the same limit
+            self._crowd.deeds.note("blind shims")
+        self._crowd.deeds.note("kill spawner")
         for pid in children(self._pid):
             kill_pid(pid)
         return "spawner killed"
 
     def _kill_shims(self, chance: random.Random, _end: float) -> str:
         chosen = self._some_shims(chance, 8)
-        for pid in chosen:
-            kill_pid(pid)
+        for box_id, pid in chosen:
+            with self._crowd.deeds.during("kill shim", box_id, pid):
+                kill_pid(pid)
         return f"{len(chosen)} shims killed"
 
     def _kill_workloads(self, chance: random.Random, _end: float) -> str:
-        chosen = [pid for shim in self._some_shims(chance, 8) for pid in sorted(descendants(shim))[-1:]]
-        for pid in chosen:
-            kill_pid(pid)
-        return f"{len(chosen)} workloads killed"
+        """Some in the middle of their lives, which then is how they ended; of others whatever is innermost."""
+        chosen = self._some_shims(chance, 8)
+        certain = 0
+        for box_id, shim in chosen:
+            pid = workload_of(shim) if chance.random() < 0.7 else None
+            if pid is not None and is_stopped(pid) and is_alive(shim):
+                what, victims = "kill workload", [pid]
+                certain += 1
+            else:
+                what, victims = "kill below", sorted(descendants(shim))[-1:] if pid is None else [pid]
+            with self._crowd.deeds.during(what, box_id, shim):
+                for victim in victims:
+                    kill_pid(victim)
+        return f"{len(chosen)} workloads killed, {certain} of them while they certainly lived"
 
     def _hold_shims(self, chance: random.Random, end: float) -> str:
         chosen = self._some_shims(chance, 8)
-        for pid in chosen:
+        for _box, pid in chosen:
             self._hold(pid, end)
         return f"{len(chosen)} shims held"
 
@@ -128,7 +165,7 @@ class Faults:
         return "spawner held"
 
     def _hold(self, pid: int, end: float) -> None:
-        _signal(pid, signal.SIGSTOP)
+        send(pid, signal.SIGSTOP)
         self._held.append((end, pid))
 
     # -- what runs out
@@ -147,6 +184,15 @@ class Faults:
         with suppress(FileNotFoundError):
             self._tracers.append((end, subprocess.Popen(argv, stderr=subprocess.DEVNULL)))
         return f"writes, syncs, renames and new directories of the daemon fail with {error}"
+
+    def _fail_the_forks(self, _chance: random.Random, end: float) -> str:
+        calls = "clone,clone3,fork,vfork"
+        for pid in children(self._pid):
+            argv = ["strace", "-qq", "-o", "/dev/null", "-e", f"trace={calls}"]
+            argv += ["-e", f"inject={calls}:error=ENOMEM", "-p", str(pid)]
+            with suppress(FileNotFoundError):
+                self._tracers.append((end, subprocess.Popen(argv, stderr=subprocess.DEVNULL)))
+        return "no fork of the spawner has memory"
 
     def _take_the_descriptors(self, chance: random.Random, end: float) -> str:
         used = len(os.listdir(f"/proc/{self._pid}/fd"))
@@ -169,7 +215,7 @@ class Faults:
             return "no box"
         kind = chance.choice(("torn", "fifo", "link", "directory", "junk"))
         target = directory / ("exit" if kind != "junk" else "junk.bin")
-        with suppress(OSError):
+        with suppress(OSError), self._crowd.deeds.during("damage" if kind != "junk" else "junk", directory.name):
             if kind == "fifo":
                 os.mkfifo(target)
             elif kind == "link":
@@ -177,7 +223,7 @@ class Faults:
             elif kind == "directory":
                 target.mkdir()
             else:
-                target.write_bytes(chance.choice(CONTENTS))
+                write(target, chance.choice(CONTENTS))
         return f"{kind} put at {target.name} of {directory.name}"
 
     def _put_a_foreign_directory(self, chance: random.Random, _end: float) -> str:
@@ -209,22 +255,13 @@ class Faults:
         assert self._daemon.process is not None
         return self._daemon.process.pid
 
-    def _some_shims(self, chance: random.Random, most: int) -> list[int]:
-        pids = [pid for _box, pid in sorted(self._daemon.shims())]
-        return chance.sample(pids, min(len(pids), chance.randint(1, most)))
+    def _some_shims(self, chance: random.Random, most: int) -> list[tuple[str, int]]:
+        shims = sorted(self._daemon.shims())
+        return chance.sample(shims, min(len(shims), chance.randint(1, most)))
 
     def _some_directory(self, chance: random.Random) -> Path | None:
         known = sorted(place.box_id for place in self._crowd.places if place.box_id is not None)
         return self._daemon.box_dir(chance.choice(known)) if known else None
-
-
-def _signal(pid: int, number: int) -> None:
-    with suppress(ProcessLookupError):
-        pidfd = os.pidfd_open(pid)
-        try:
-            signal.pidfd_send_signal(pidfd, number)
-        finally:
-            os.close(pidfd)
 
 
 def doubles(daemon: Daemon) -> Iterator[str]:

@@ -17,6 +17,7 @@ from types import TracebackType
 from tests.faults.calls import ERRORS, expression
 from tests.integration.daemon_harness import until
 
+DETACH_SECONDS = 5.0
 LINE = re.compile(rb"(\d+) +(\w+)\(")
 
 
@@ -69,8 +70,7 @@ class Tracer:
     ) -> None:
         process = self._process
         assert process is not None
-        process.terminate()  # it detaches
-        process.communicate()
+        detach(process)
 
     def _traced(self) -> str:
         return ",".join(ERRORS) if self._injection is None else self._injection[0]
@@ -101,6 +101,17 @@ class Tracer:
         assert self._injection is not None
         call, _kind, number = self._injection
         return self.counts()[call] >= number
+
+
+def detach(tracer: subprocess.Popen[bytes]) -> None:
+    """End it. It lets one thread go after the other, and waits for ever for one that waits for its vfork's child, which
+    is held by it too: the kernel lets them all go at once."""
+    tracer.terminate()
+    try:
+        tracer.communicate(timeout=DETACH_SECONDS)
+    except subprocess.TimeoutExpired:
+        tracer.kill()
+        tracer.communicate()
 
 
 def _tracer_of(thread: int) -> int:

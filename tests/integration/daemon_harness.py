@@ -108,6 +108,7 @@ class Daemon:
         self.prefix: list[str] = []  # words before the command; they must execute it in their place
         self.process: subprocess.Popen[bytes] | None = None
         self.sentinels = [subprocess.Popen(["sleep", "7200"]) for _ in range(2)]
+        self.sleepers: set[str] = set()  # boxes whose workload never ends by itself
         self._client: Client | None = None
         OPEN.append(self)
 
@@ -253,7 +254,10 @@ class Daemon:
     # -- boxes
 
     def create(self, cmd: list[str] | None = None, **spec: Any) -> dict[str, Any]:
-        return dict(self.client.create({"image": "host", "cmd": cmd or FOREVER, **spec}))
+        box = dict(self.client.create({"image": "host", "cmd": cmd or FOREVER, **spec}))
+        if (cmd or FOREVER)[0] == FOREVER[0]:
+            self.sleepers.add(box["box_id"])
+        return box
 
     def run(self, cmd: list[str] | None = None, **spec: Any) -> dict[str, Any]:
         box = self.create(cmd, **spec)
@@ -288,7 +292,10 @@ class Daemon:
     # -- the oracle
 
     def check_oracle(self, acknowledged: Mapping[str, str | None] | None = None) -> None:
-        """The six invariants after a fault. `acknowledged`: box id -> status that was answered, if any."""
+        """The six invariants after a fault, and that no end is told that cannot be.
+
+        `acknowledged`: box id -> status that was answered, if any.
+        """
         for sentinel in self.sentinels:
             assert sentinel.poll() is None, "1: a stranger was signalled"
         before = self.table()
@@ -308,6 +315,7 @@ class Daemon:
         for box_id, status in (acknowledged or {}).items():
             assert box_id in before, f"4: acknowledged box {box_id} is lost"
             assert status is None or before[box_id]["status"] == status, f"4: {before[box_id]} is not {status}"
+        self._check_told()
         self._check_leftovers(shims)
         self.restart_after_kill()
         assert self.table() == before, "5: a second restart changed something"
@@ -317,6 +325,12 @@ class Daemon:
         on_disk = {entry.name for entry in (self.home / "boxes").iterdir()}
         present = {box_id for box_id, row in before.items() if row["stop_cause"] != "directory_missing"}
         assert on_disk == present, "6: directories and rows differ"
+
+    def _check_told(self) -> None:
+        """Who sleeps all day ends by a signal: whatever else is told of a box that ran is no truth."""
+        for box_id, row in self.table().items():
+            if box_id in self.sleepers and row["status"] == "stopped" and row["exit_code"] is not None:
+                assert row["exit_code"] > 128, f"7: told to have ended by itself: {row}"
 
     def _check_leftovers(self, shims: list[tuple[str, int]]) -> None:
         """The sixth line; what is being cleared away is waited for."""

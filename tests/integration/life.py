@@ -1,7 +1,8 @@
 """A box's life: the model that the real daemon is held against, and what may befall a box.
 
-Data and pure functions; knows nothing of a daemon but its client's methods. `code` None: there is none, or none
-is promised. A restart policy's next run comes soon (0.2 s), or it is an hour away and is waited for.
+Data and pure functions; knows nothing of a daemon but its client's methods. `code` None: there is none, or it is
+that of the signal that brought the end about. A restart policy's next run comes soon (0.2 s), or it is an hour away and
+is waited for.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 
 from boxlited.client import Client
 
+BY_A_SIGNAL = {"user": frozenset({143, 137}), "shim_killed": frozenset({137})}  # by what is not the workload's own end
 HEALTHY_SECONDS = 10.0  # a run of this length makes a clean slate
 AN_HOUR = 3600.0
 
@@ -47,6 +49,11 @@ class Life:
     gave_up: bool = False
     since: float = field(default=0.0, compare=False)  # the run did not begin before
     not_before: float = field(default=0.0, compare=False)  # cannot have come about before
+
+    @property
+    def codes(self) -> frozenset[int | None]:
+        """What it may be told to have ended with."""
+        return frozenset({self.code}) if self.code is not None else BY_A_SIGNAL.get(self.cause or "", frozenset({None}))
 
     def started(self) -> Life:
         return self if self.status == "running" else Life(self.policy, "running", runs=self.runs + 1)

@@ -192,7 +192,7 @@ class Living(RuleBasedStateMachine):
             same_run = life.runs == self.lives[view["box_id"]].runs
             kept = view["run_id"] == self.run_ids.get(view["box_id"])
             return same_run == kept and view["restart_count"] == life.restarts
-        return view["stop_cause"] == life.cause and life.code in (None, view["exit_code"])
+        return view["stop_cause"] == life.cause and view["exit_code"] in life.codes
 
     def _check_event(self, event: Any) -> None:
         box_id = event["box_id"]

@@ -138,7 +138,8 @@ class Boxes(Living):
             self.hear(lambda: self.told[box_id, "restarting"] > told, f"the policy acts on the end of box {box_id}")
         OPERATIONS[operation][0](self.daemon.client, box_id)
         end = replace(life, status="stopped", cause="exited", code=3)
-        self.follow(box_id, (GONE,) if operation == "remove" else (end, life.stopped()))
+        stopped = life.stopped()  # the run after it; or this one, which then had a code of its own
+        self.follow(box_id, (GONE,) if operation == "remove" else (end, stopped, replace(stopped, code=3)))
 
     @rule(place=PLACES, point=st.sampled_from(RESTART_POINTS))
     def end_and_die(self, place: int, point: str) -> None:

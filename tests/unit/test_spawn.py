@@ -189,3 +189,46 @@ async def test_a_spawner_that_hangs_is_told_to_give_up_what_it_forked(
     asked, _, _, _ = theirs.recvmsg(65536)  # its descriptors are dropped
     given_up, _, _, _ = theirs.recvmsg(65536)
     assert json.loads(given_up) == {"op": "cancel", "seq": json.loads(asked)["seq"]}
+
+
+class Held:
+    """A spawner's socket that takes nothing until it is closed, as trio's does."""
+
+    def __init__(self) -> None:
+        self.asked = trio.Event()
+        self._closed = trio.Event()
+        self.sent = 0
+
+    async def sendmsg(self, _buffers: list[bytes], _ancillary: object) -> None:
+        self.sent += 1
+        self.asked.set()
+        await self._closed.wait()
+        raise trio.ClosedResourceError
+
+    def close(self) -> None:
+        self._closed.set()
+
+
+@pytest.mark.parametrize("is_back", [False, True])
+async def test_who_waits_to_ask_a_spawner_that_dies_is_told_so_and_asks_no_other(is_back: bool) -> None:
+    spawner, old, new = Spawner(-1, lambda *_: None), Held(), Held()
+    told: list[BaseException] = []
+
+    async def ask() -> None:
+        try:
+            await spawner._ask(SpawnRequest(pid_file="/p", spec=b"", stderr_path="/e"), [])
+        except SpawnerGone as error:
+            told.append(error)
+
+    spawner._socket = old  # type: ignore[assignment]
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            nursery.start_soon(ask)
+            await old.asked.wait()
+            await trio.testing.wait_all_tasks_blocked()
+            spawner._lost()
+            if is_back:
+                spawner._socket = new  # type: ignore[assignment]
+    assert len(told) == 2
+    assert new.sent == 0
