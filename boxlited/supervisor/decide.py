@@ -28,6 +28,7 @@ OBEDIENT_SIGNALS = frozenset({"SIGTERM", "SIGKILL", "SIGINT", "SIGHUP", "SIGQUIT
 
 LIVE_STATUS = frozenset({BoxStatus.RUNNING, BoxStatus.STOPPING, BoxStatus.PAUSED, BoxStatus.UNKNOWN})
 ENDS_IT = frozenset({Request.STOP, Request.REMOVE, Request.FORCE_REMOVE})  # no policy acts against these
+NO_SUCCESS = frozenset({StopCause.LOST, StopCause.HOST_REBOOTED})
 ON_PURPOSE = frozenset({StopCause.USER, StopCause.AUTO_STOP, StopCause.DRAINED})
 
 
@@ -209,7 +210,7 @@ def _closed(box: Box, seen: Observation, request: Request) -> Plan:
 
 def _closed_reconcile(box: Box, cleanup: tuple[Step, ...]) -> Plan:
     if box.desired is Desired.RUNNING:
-        if wants_restart(box, box.status, box.exit_code):
+        if wants_restart(box, box.status, box.exit_code, box.stop_cause):
             return Plan(steps=(*cleanup, Step.SCHEDULE_RESTART))
         return Plan(steps=(*cleanup, Step.WANT_STOPPED))
     ended = box.status in (BoxStatus.STOPPED, BoxStatus.FAILED)
@@ -238,7 +239,7 @@ def _settle(box: Box, seen: Observation, request: Request) -> Plan:
     if cause is StopCause.DIRECTORY_MISSING or request in ENDS_IT:
         steps.extend((Step.WANT_STOPPED,) if box.desired is Desired.RUNNING else ())
     elif request is not Request.START:
-        steps.extend(_follow_up(box, status, seen.exit_code, count))
+        steps.extend(_follow_up(box, status, seen.exit_code, cause, count))
     return Plan(
         steps=tuple(steps),
         status=status,
@@ -268,7 +269,7 @@ def _interrupted_start(box: Box, seen: Observation, request: Request) -> Plan:
         steps = (Step.STASH_EXIT, *steps)
     count = max(box.restart_count - 1, 0)
     if request is Request.RECONCILE:
-        steps = (*steps, *_follow_up(box, box.status, box.exit_code, count))
+        steps = (*steps, *_follow_up(box, box.status, box.exit_code, box.stop_cause, count))
     return Plan(
         steps=steps,
         restart_count=count,
@@ -282,14 +283,18 @@ def decide_start_failed(box: Box, seen: Observation, *, by_policy: bool) -> Plan
     if seen.alive or seen.identity is IdentityKind.UNKNOWN:
         return NOTHING
     steps: tuple[Step, ...] = _with_pid_file((Step.SETTLE,), seen)
-    follow = _follow_up(box, BoxStatus.FAILED, None, box.restart_count) if by_policy else (Step.WANT_STOPPED,)
+    follow: tuple[Step, ...] = (Step.WANT_STOPPED,)
+    if by_policy:
+        follow = _follow_up(box, BoxStatus.FAILED, None, StopCause.START_FAILED, box.restart_count)
     return Plan(steps=(*steps, *follow), status=BoxStatus.FAILED, cause=StopCause.START_FAILED)
 
 
-def _follow_up(box: Box, status: BoxStatus, exit_code: int | None, count: int) -> tuple[Step, ...]:
+def _follow_up(
+    box: Box, status: BoxStatus, exit_code: int | None, cause: StopCause | None, count: int
+) -> tuple[Step, ...]:
     if box.desired is not Desired.RUNNING:
         return ()
-    if not wants_restart(box, status, exit_code):
+    if not wants_restart(box, status, exit_code, cause):
         return (Step.WANT_STOPPED,)
     limit = box.spec.restart.max_retries
     if limit is not None and count >= limit:
@@ -297,13 +302,16 @@ def _follow_up(box: Box, status: BoxStatus, exit_code: int | None, count: int) -
     return (Step.SCHEDULE_RESTART,)
 
 
-def wants_restart(box: Box, status: BoxStatus, exit_code: int | None) -> bool:
-    """Whether the policy wants another run after an end like this one (limits aside)."""
+def wants_restart(box: Box, status: BoxStatus, exit_code: int | None, cause: StopCause | None) -> bool:
+    """Whether the policy wants another run after an end like this one (limits aside).
+
+    Of an end that nobody knows, and of one that a reboot brought, nobody may say that it was a success.
+    """
     match box.spec.restart.policy:
         case RestartPolicyName.ALWAYS:
             return True
         case RestartPolicyName.ON_FAILURE:
-            return status is BoxStatus.FAILED or bool(exit_code)
+            return status is BoxStatus.FAILED or bool(exit_code) or cause in NO_SUCCESS
         case RestartPolicyName.NO:
             return False
 

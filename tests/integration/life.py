@@ -28,8 +28,10 @@ class Policy:
         backoff = {"initial_seconds": self.delay_seconds, "max_seconds": self.delay_seconds}
         return {"policy": self.name, "max_retries": self.max_retries, "backoff": backoff}
 
-    def wants(self, status: str, code: int | None) -> bool:
-        return self.name == "always" or (self.name == "on-failure" and (status == "failed" or bool(code)))
+    def wants(self, status: str, code: int | None, cause: str | None = None) -> bool:
+        return self.name == "always" or (
+            self.name == "on-failure" and (status == "failed" or bool(code) or cause == "lost")
+        )
 
 
 POLICIES = (Policy(), Policy("always"), Policy("on-failure", max_retries=1), Policy("always", delay_seconds=AN_HOUR))
@@ -67,7 +69,7 @@ class Life:
     def ended(self, status: str, cause: str, code: int | None = None) -> tuple[Life, ...]:
         """A run, by itself. Two lives where it may have been long enough to make a clean slate."""
         end = replace(self, status=status, cause=cause, code=code)
-        if not self.policy.wants(status, code):
+        if not self.policy.wants(status, code, cause):
             return (end,)
         return end.followed(), replace(replace(end, restarts=0).followed(), not_before=self.since + HEALTHY_SECONDS)
 

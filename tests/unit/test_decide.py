@@ -310,6 +310,18 @@ def test_restart_policy(policy: RestartPolicyName, code: int, *, restarts: bool)
     assert (Step.WANT_STOPPED in plan.steps) is not restarts
 
 
+@pytest.mark.parametrize("reboot", [True, False])
+@pytest.mark.parametrize("policy", list(RestartPolicyName))
+def test_an_end_that_nobody_knows_is_no_success(policy: RestartPolicyName, *, reboot: bool) -> None:
+    row = box(policy=policy)
+    plan = decide(row, Observation(ABSENT, boot_changed=reboot))
+    assert plan.cause is (StopCause.HOST_REBOOTED if reboot else StopCause.LOST)
+    restarts = policy is not RestartPolicyName.NO
+    assert (Step.SCHEDULE_RESTART in plan.steps) is restarts
+    settled = box(BoxStatus.STOPPED, Desired.RUNNING, policy=policy, cause=plan.cause, run_open=False)
+    assert (Step.SCHEDULE_RESTART in decide(settled, Observation(ABSENT)).steps) is restarts
+
+
 def test_restart_policy_gives_up_and_forgets_after_a_healthy_run() -> None:
     row = Box(
         box_id=BOX_ID,
