@@ -15,6 +15,7 @@ import pytest
 from boxlited import errors
 from boxlited.client import AsyncClient, Client, ConnectionLost
 from tests.integration import fake_exec
+from tests.integration.daemon_harness import until
 from tests.unit.client_kinds import DEADLINE_SECONDS, KINDS, Ask, asking
 from tests.unit.fake_daemon import FakeDaemon, problem
 
@@ -232,16 +233,19 @@ def test_a_daemon_that_still_counts_us_as_attached_is_waited_for(ask: Ask, fake:
     assert answers == []
 
 
+def wait_detached(fake: FakeDaemon, execution_id: str) -> None:
+    until(lambda: not fake.commands.executions[execution_id].attached, "the attachment before is over")
+
+
 def test_a_later_attachment_goes_on_where_the_last_one_ended(client: Client, fake: FakeDaemon) -> None:
     execution_id = client.exec("web", "sh", "-c", "echo one; read line; echo two")["execution_id"]
     with client.attach("web", execution_id) as attachment:
         assert next(iter(attachment)) == (1, b"one\n")
-    execution = fake.commands.executions[execution_id]
-    while execution.attached:
-        threading.Event().wait(0.005)
+    wait_detached(fake, execution_id)
     with client.attach("web", execution_id) as attachment:
         attachment.send(b"\n")
         assert list(attachment) == [(1, b"two\n")]
+    wait_detached(fake, execution_id)
     with client.attach("web", execution_id, 4) as attachment:
         assert list(attachment) == [(1, b"two\n")]
 
