@@ -6,8 +6,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 
 import pytest
 
@@ -30,6 +30,20 @@ def daemon_of(user: str, config: str | None = None) -> Iterator[Daemon]:
         if user == ORDINARY:
             _as_stranger(daemon)
         yield daemon
+
+
+@contextmanager
+def daemons_of_users(config: str) -> Iterator[Callable[[str], Daemon]]:
+    """Gives the daemon of a user, which is started when it is first asked for."""
+    started: dict[str, Daemon] = {}
+
+    def of(user: str) -> Daemon:
+        if user not in started:
+            started[user] = stack.enter_context(daemon_of(user, config)).start()
+        return started[user]
+
+    with ExitStack() as stack:
+        yield of
 
 
 def _as_stranger(daemon: Daemon) -> None:

@@ -8,6 +8,8 @@ from typing import Any
 
 from tests.integration.daemon_harness import Daemon, until
 
+CONFIG = "[engines]\nenabled = ['sandbox', 'process']\n[reconcile]\nperiod_seconds = 0.3\n"
+ENGINES = ["sandbox", "process"]
 # Obeys what is written to its pipe, line by line; "$1" is its directory as the host knows it.
 PUPPET = 'mkfifo -m 600 "$0"; while :; do while read -r line; do eval "$line"; done <"$0"; done'
 

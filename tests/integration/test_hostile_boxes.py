@@ -1,4 +1,4 @@
-"""Rows 27 to 30 of the fault list by a box that tries: what is planted is planted by its workload.
+"""Rows 27, 29 and 30 of the fault list by a box that tries: what is planted is planted by its workload.
 
 A box of engine `process` has the daemon's user and the daemon's files: it reaches its own directory, and every
 trick works as far as the file. One of engine `sandbox` tries the same, and reaches nothing. A variant of each row is
@@ -10,27 +10,21 @@ from __future__ import annotations
 import os
 import pty
 import re
-import signal
 import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from itertools import product
 from pathlib import Path
 
 import pytest
 
-from boxlited.errors import BoxlitedError
-from tests.integration import leftovers
-from tests.integration.daemon_harness import Daemon, is_alive, kill_pid
-from tests.integration.ordinary import ORDINARY, SELF, daemon_of
-from tests.integration.puppet import do, puppet, tell
-from tests.integration.test_faults_hostile import start_time
+from tests.integration.daemon_harness import Daemon, kill_pid
+from tests.integration.ordinary import ORDINARY, SELF, daemons_of_users
+from tests.integration.puppet import CONFIG, ENGINES, do, puppet, tell
 
-CONFIG = "[engines]\nenabled = ['sandbox', 'process']\n[reconcile]\nperiod_seconds = 0.3\n"
-ENGINES = ["sandbox", "process"]
 PLANTS = {
     "fifo": "mkfifo $1/exit",
     "link": "ln -s /etc/passwd $1/exit",
@@ -47,15 +41,7 @@ PLANTS = {
 
 @pytest.fixture(scope="module")
 def daemons() -> Iterator[Callable[[str], Daemon]]:
-    """One of each user for all tests."""
-    started: dict[str, Daemon] = {}
-
-    def of(user: str) -> Daemon:
-        if user not in started:
-            started[user] = stack.enter_context(daemon_of(user, CONFIG)).start()
-        return started[user]
-
-    with ExitStack() as stack:
+    with daemons_of_users(CONFIG) as of:
         yield of
 
 
@@ -142,54 +128,6 @@ def test_row_27_an_exit_file_that_changes_while_it_is_read(daemon: Daemon) -> No
             changing.join()
         assert row["stop_cause"] in ("shim_killed", "crashed", "lost")
         daemon.client.remove(box["box_id"], force=True)
-
-
-# -- row 28
-
-WHO = ["0", "1", "-1", "daemon", "another box's shim", "a process of root"]
-
-
-@pytest.mark.parametrize(
-    ("user", "engine", "who", "restarted"),
-    list(product([SELF, ORDINARY], ENGINES, WHO, [False, True])),
-)
-def test_row_28_a_box_that_names_another_in_its_pid_file(
-    daemons: Callable[[str], Daemon], user: str, engine: str, who: str, restarted: bool
-) -> None:
-    """While it lives, with the right start time, before and after a restart: nobody else is signalled.
-
-    The same is expected of a daemon of an ordinary user, but for one thing. It has no control group that tells whose
-    processes are whose: where a box of engine `process` denies its shim before a restart, its own processes outlive it.
-    """
-    daemon, is_ordinary = daemons(user), user == ORDINARY or os.geteuid() != 0
-    liar, other = puppet(daemon, engine), daemon.run()
-    assert daemon.process is not None
-    victims = {"daemon": daemon.process.pid, "another box's shim": other["pid"]}
-    pid = int(who) if who.lstrip("-").isdigit() else victims.get(who, daemon.sentinels[0].pid)
-    stamp = start_time(pid) if pid > 0 else 1
-    before = (daemon.box_dir(liar["box_id"]) / "shim.pid").read_bytes()
-    do(daemon, liar, f"printf '%s\\n%s\\n' {pid} {stamp} >$1/shim.pid")
-    if engine == "sandbox":
-        assert (daemon.box_dir(liar["box_id"]) / "shim.pid").read_bytes() == before
-    own = [os.pidfd_open(pid) for pid in (liar["pid"], *leftovers.descendants(liar["pid"]))]
-    if restarted:
-        daemon.restart_after_kill()
-    daemon.client.reconcile()
-    with suppress(BoxlitedError):
-        daemon.client.kill(liar["box_id"], signal.SIGUSR1)
-    with suppress(BoxlitedError):
-        daemon.client.stop(liar["box_id"], 1)
-    daemon.client.remove(liar["box_id"], force=True)
-    assert is_alive(other["pid"])
-    assert daemon.process.poll() is None
-    assert not [pid for owner, pid in daemon.shims() if owner == liar["box_id"]]
-    for pidfd in own:
-        with suppress(ProcessLookupError):
-            if is_ordinary and (engine, restarted) == ("process", True):
-                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-        os.close(pidfd)
-    daemon.check_oracle({other["box_id"]: "running"})
-    daemon.client.remove(other["box_id"], force=True)
 
 
 # -- row 29
