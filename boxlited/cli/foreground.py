@@ -35,13 +35,13 @@ def run(session: Session, box_id: str, *, remove: bool) -> int:
     """Start the box, show its output, and return the exit code for boxctl."""
     try:
         with _interrupts(session, box_id):
-            return _start_and_follow(session, box_id)
+            return _start_and_follow(session, box_id, goes=remove)
     finally:
         if remove:
             _remove(session, box_id)
 
 
-def _start_and_follow(session: Session, box_id: str) -> int:
+def _start_and_follow(session: Session, box_id: str, *, goes: bool) -> int:
     try:
         session.client.start(box_id)
     except BoxlitedError as error:
@@ -50,7 +50,7 @@ def _start_and_follow(session: Session, box_id: str) -> int:
     follow.show_log(session, box_id, follow.Wanted(follow=True))
     box = follow.patiently(lambda: session.client.wait(box_id))
     if box.get("status") == "failed":
-        _say_failed(box)
+        _say_failed(box, goes=goes)
         return _KINDS.get(str(box.get("error_kind")), exit_code_of(box, unknown=exits.RUN_DAEMON_ERROR))
     return exit_code_of(box, unknown=exits.RUN_DAEMON_ERROR)
 
@@ -71,9 +71,10 @@ def refused(session: Session, error: BoxlitedError, box_id: str | None) -> int:
     return next(said, _KINDS.get(kind, exits.RUN_DAEMON_ERROR))
 
 
-def _say_failed(box: BoxInfo) -> None:
+def _say_failed(box: BoxInfo, *, goes: bool) -> None:
     name = str(box.get("name"))
-    complain(f"box {name} failed: {humanize.reason(box)}", f"`boxctl crash {name}` says more")
+    hint = "without --rm the box stays, and `boxctl crash` says more" if goes else f"`boxctl crash {name}` says more"
+    complain(f"box {name} failed: {humanize.reason(box)}", hint)
 
 
 @contextmanager

@@ -39,6 +39,13 @@ def test_a_box_that_a_signal_ended_gives_128_and_the_number(fake: FakeDaemon, ru
     assert "boxctl crash" in result.err
 
 
+def test_nobody_is_sent_to_a_box_that_is_removed(fake: FakeDaemon, run) -> None:
+    _ends(fake, "aaaaaaaaaaaaaaaa", status="failed", exit_signal="SIGSEGV", failure_reason="segfault")
+    result = run("run", "--rm", "crasher")
+    assert "without --rm the box stays" in result.err
+    assert fake.boxes == {}
+
+
 def _ends(fake: FakeDaemon, box_id: str, status: str = "stopped", **more: object) -> None:
     """The box ends as soon as it is waited for."""
 
