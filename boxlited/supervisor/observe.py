@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +61,14 @@ class Observer:
 
     def identify(self, layout: BoxLayout, evidence: Evidence) -> tuple[ProcessIdentity, PidfdHandle | None]:
         return identify(self._kernel, layout.pid_file, evidence, (self._spawner_pid(),))
+
+    def seems_older_than_boot(self, path: Path) -> bool:
+        """By the wall clock, which may have been stepped since: a reason to doubt, and no proof."""
+        try:
+            written = os.stat(path).st_mtime
+        except OSError:
+            return True
+        return written < time.time() - self._kernel.boottime()
 
     def observe(self, box: Box, runtime: BoxRuntime) -> Sight:
         """Look at one box. Never raises for what it finds; blocks only on local files."""

@@ -76,10 +76,17 @@ class Orphans:
             self._still_lost.add(box_id)
 
     def _identity(self, box_id: BoxID) -> IdentityKind:
-        identity, handle = self._observer.identify(self._home.box(box_id), Evidence(None, None))
-        if handle is not None:
+        """No row tells of which boot the pid file is, and pid and start time may be another's in this one: what seems
+        older must show by its sealed spec that it is this box's."""
+        layout = self._home.box(box_id)
+        identity, handle = self._observer.identify(layout, Evidence(None, None))
+        if handle is None:
+            return identity.kind
+        try:
+            is_doubtful = self._observer.seems_older_than_boot(layout.pid_file) and handle.run_of(box_id) is None
+        finally:
             handle.close()
-        return identity.kind
+        return IdentityKind.UNKNOWN if is_doubtful else identity.kind
 
     async def _insert(self, box_id: BoxID, config: BoxFile | None, plan: OrphanPlan) -> None:
         name = config.name if config is not None else f"adopted-{box_id[:8]}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -103,6 +104,19 @@ async def test_a_live_shim_is_adopted_with_what_its_config_says_or_without(tmp_p
             assert one.ledger.row(ID).name == name
             assert one.kept == []
             assert one.kernel.open_fds == {}
+
+
+@pytest.mark.parametrize("of", [ID, "b" * 16, None])
+async def test_a_pid_file_from_before_the_boot_leads_to_no_stranger(tmp_path: Path, of: str | None) -> None:
+    """The same pid and start time, in another boot: only its sealed spec can say that it is this box's shim."""
+    async with world(tmp_path) as one:
+        one.put(config(), b"77\n1234\n")
+        os.utime(one.home.box(ID).pid_file, (1.0, 1.0))
+        process = one.kernel.add(77, 1234)
+        process.sealed = None if of is None else json.dumps({"box_id": of, "run_id": "0" * 32}).encode()
+        assert await one.orphans.scan(database_lost=False) == ([ID] if of == ID else [])
+        assert one.directories.names() == [ID]
+        assert (one.kept, one.kernel.open_fds) == ([], {})
 
 
 async def test_what_cannot_be_examined_is_left_alone_and_rebuilt_later(tmp_path: Path) -> None:
