@@ -51,7 +51,7 @@ lint: $(VENV)/.installed
 # Every critical call and every named point of every operation, cut one at a time; then all at once, for MINUTES, from SEED.
 faults: $(VENV)/.installed deps-faults
 	$(BIN)/pytest -q -s tests/faults --seed=$(SEED) --minutes=$(MINUTES)
-	$(BIN)/pytest -q tests/integration/test_faults_*.py
+	BOXLITED_EVERY_CASE=1 $(BIN)/pytest -q tests/integration/test_faults_*.py tests/integration/test_hostile_*.py
 	BOXLITED_MODEL_EXAMPLES=20 BOXLITED_MODEL_STEPS=25 $(BIN)/pytest -q tests/integration/test_model_of_a_life.py
 
 soak: $(VENV)/.installed deps-faults

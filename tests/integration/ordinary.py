@@ -6,19 +6,26 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from typing import TypeVar
 
 import pytest
 
 from tests.integration.daemon_harness import Daemon
 
+T = TypeVar("T")
 SELF, ORDINARY = USERS = ("self", "ordinary user")
 STRANGER = 61234  # a user that nothing else here runs as
 READABLE = (  # a Python below /root is shown to everybody, in a mount namespace of its own
     'if [ -n "$1" ]; then mkdir -p "$2" && mount --bind "$1" "$2" && mount -t tmpfs -o mode=755 tmpfs /root &&'
     ' mkdir -p "$1" && mount --bind "$2" "$1" && umount "$2" || exit 1; fi; shift 2; exec "$@"'
 )
+
+
+def all_or(few: Iterable[T], every: Iterable[T]) -> list[T]:
+    """Few are for the suite that runs with each change; `make faults` tries every one (BOXLITED_EVERY_CASE)."""
+    return list(every if os.environ.get("BOXLITED_EVERY_CASE") else few)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import pytest
 from boxlited.errors import BoxlitedError
 from tests.integration import leftovers
 from tests.integration.daemon_harness import Daemon, is_alive
-from tests.integration.ordinary import ORDINARY, SELF, daemons_of_users
+from tests.integration.ordinary import ORDINARY, SELF, all_or, daemons_of_users
 from tests.integration.puppet import CONFIG, ENGINES, do, puppet
 from tests.integration.test_faults_hostile import start_time
 
@@ -29,7 +29,16 @@ WHO = ["0", "1", "-1", "daemon", "another box's shim", "a process of root"]
 
 @pytest.mark.parametrize(
     ("user", "engine", "who", "restarted"),
-    list(product([SELF, ORDINARY], ENGINES, WHO, [False, True])),
+    [
+        *product([SELF], ENGINES, WHO, [False, True]),
+        *all_or(
+            [
+                *product([ORDINARY], ["process"], ["a process of root"], [False, True]),
+                (ORDINARY, "sandbox", "another box's shim", True),
+            ],
+            product([ORDINARY], ENGINES, WHO, [False, True]),
+        ),
+    ],
 )
 def test_row_28_a_box_that_names_another_in_its_pid_file(
     daemons: Callable[[str], Daemon], user: str, engine: str, who: str, restarted: bool
