@@ -3,6 +3,7 @@ fails because the machine is busy."""
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import tempfile
@@ -23,6 +24,13 @@ def pytest_configure() -> None:
         os.environ["TMPDIR"] = tempfile.tempdir = str(MEMORY)
     settings.register_profile("without a deadline", settings(), deadline=None)
     settings.load_profile("without a deadline")
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Thousands of tests were collected, and stay: no pass of the collector need walk through them."""
+    gc.freeze()
+    gc.enable()
 
 
 def _has_room() -> bool:

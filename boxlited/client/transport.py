@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import http.client
 import select
+import socket
+import ssl
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from boxlited.client import replies
 from boxlited.client.calls import TAR, Call
-from boxlited.client.connections import ready, translated, unix_connections, url_connections
+from boxlited.client.connections import translated, unix_connections, url_connections
 
 if TYPE_CHECKING:
     from boxlited.client.attachment import Link
@@ -150,12 +153,29 @@ class ByteStream:
 
 
 def _taken(connection: http.client.HTTPConnection, piece: bytes) -> bool:
-    """Send one chunk, the last one when it is empty. False when the reply came before: a refusal,
-    after which nobody reads the rest."""
-    if ready(connection.sock, select.POLLIN, 0):
-        return False
+    """Send one chunk, the last one when it is empty. False when the reply came before or meanwhile:
+    a refusal, after which nobody reads the rest."""
+    chunk = b"%x\r\n%b\r\n" % (len(piece), piece)
     try:
-        connection.send(b"%x\r\n%b\r\n" % (len(piece), piece))
+        if isinstance(connection.sock, ssl.SSLSocket):  # what can be read there may be no reply but TLS's own
+            connection.send(chunk)
+            return True
+        return _sent_unless_answered(connection.sock, memoryview(chunk))
     except (BrokenPipeError, ConnectionResetError):
         return False
+
+
+def _sent_unless_answered(sock: socket.socket, rest: memoryview) -> bool:
+    """Never waits for room alone: a daemon that refuses reads no more, and says so while we would wait."""
+    poll = select.poll()
+    poll.register(sock, select.POLLIN | select.POLLOUT)
+    patience = sock.gettimeout()
+    while rest:
+        ready = poll.poll(None if patience is None else patience * 1000)
+        if not ready:
+            raise TimeoutError
+        if ready[0][1] & select.POLLIN:
+            return False
+        with suppress(BlockingIOError):
+            rest = rest[sock.send(rest, socket.MSG_DONTWAIT) :]
     return True
