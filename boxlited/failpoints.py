@@ -5,6 +5,8 @@ actions: kill (SIGKILL self), exit, error:ERRNO (an OSError), pause:FIFO (until 
 for writing and closed); `@N` means at the N-th hit, once. Text that says anything else is a
 ValueError: a test with a misspelt action must not pass. A point that acts says so first in the
 file that `BOXLITED_FAILPOINTS_ACTED` names: one that is never reached must not pass either.
+`BOXLITED_FAILPOINTS=@FILE` has the text in a file that is read again at every point: a test sets
+them in processes that run already, and hits are counted from then on.
 Standard library only.
 """
 
@@ -14,6 +16,8 @@ _ENVIRONMENT = "BOXLITED_FAILPOINTS"
 _ACTED = "BOXLITED_FAILPOINTS_ACTED"
 _actions: dict[str, tuple[str, int]] = {}
 _hits: dict[str, int] = {}
+_file = ""
+_file_text = ""
 
 
 def load(text: str) -> None:
@@ -47,6 +51,8 @@ def _is_number(text: str) -> bool:
 
 def hit(name: str) -> None:
     """Mark a point of the code. Raises OSError where the environment asks for it."""
+    if _file:
+        _read_file()
     if not _actions or name not in _actions:
         return
     _hits[name] = _hits.get(name, 0) + 1
@@ -78,4 +84,22 @@ def _act(what: str) -> None:
         os.close(fd)
 
 
-load(os.environ.get(_ENVIRONMENT, ""))
+def _begin(text: str) -> None:
+    global _file  # noqa: PLW0603  # one of each process, like the environment that it is from
+    if text.startswith("@"):
+        _file = text[1:]
+    else:
+        load(text)
+
+
+def _read_file() -> None:
+    global _file_text  # noqa: PLW0603
+    fd = os.open(_file, os.O_RDONLY | os.O_CLOEXEC)
+    text = os.read(fd, 4096).decode()
+    os.close(fd)
+    if text != _file_text:
+        load(text)
+        _file_text = text
+
+
+_begin(os.environ.get(_ENVIRONMENT, ""))

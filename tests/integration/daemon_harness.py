@@ -100,6 +100,7 @@ class Daemon:
         self.home = self.root / "home"
         self.socket = self.root / "s" / "boxlited.sock"
         self.log = self.root / "daemon.log"
+        self.failpoints = self.root / "failpoints"
         self.config: Path | None = None
         if config is not None:
             self.config = self.root / "boxlited.toml"
@@ -117,14 +118,25 @@ class Daemon:
     def launch(self, env: Mapping[str, str] | None = None, arguments: list[str] | None = None) -> None:
         """Start the daemon without waiting for it."""
         self.env = dict(env or {})
+        self.set_failpoints("")
         argv = [*self.prefix, sys.executable, "-m", "boxlited.cli.boxlited", "serve", "--home", str(self.home)]
         argv += ["--socket", str(self.socket), "--log-format", "json", *(arguments or [])]
         if self.config is not None:
             argv += ["--config", str(self.config)]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, **self.env}
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, "BOXLITED_FAILPOINTS": f"@{self.failpoints}", **self.env},
             )
+
+    def set_failpoints(self, text: str) -> None:
+        """From now on, in the daemon that runs and all of its processes; none in one that is started anew."""
+        fresh = self.failpoints.with_suffix(".new")
+        fresh.write_text(text)
+        fresh.rename(self.failpoints)
 
     def start(self, env: Mapping[str, str] | None = None, arguments: list[str] | None = None) -> Daemon:
         """Start the daemon and wait until it answers."""

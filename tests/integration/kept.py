@@ -26,6 +26,7 @@ class Keeper:
     def lend(self) -> Iterator[Daemon]:
         daemon = self._daemon or self._made()
         os.truncate(daemon.log, 0)
+        daemon.set_failpoints("")
         try:
             yield daemon
         except BaseException:

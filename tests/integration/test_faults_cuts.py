@@ -49,9 +49,8 @@ def daemon(kept_daemon: Daemon) -> Daemon:
 
 
 def cut(daemon: Daemon, point: str) -> None:
-    """Restart the daemon so that it dies at the point."""
-    daemon.kill9()
-    daemon.start({"BOXLITED_FAILPOINTS": f"{point}=kill"})
+    """Have the daemon die at the point."""
+    daemon.set_failpoints(f"{point}=kill")
 
 
 @pytest.mark.parametrize("point", CREATE)
@@ -149,19 +148,18 @@ def test_row_07_killed_during_a_forced_remove(daemon: Daemon, point: str) -> Non
 
 
 @pytest.mark.parametrize("point", BELOW)
-def test_row_07_spawner_hook_or_shim_killed_during_start(point: str) -> None:
+def test_row_07_spawner_hook_or_shim_killed_during_start(daemon: Daemon, point: str) -> None:
     """The failpoint is hit once in each process that has it, so every start fails until it is gone."""
-    with Daemon() as daemon:
-        daemon.start({"BOXLITED_FAILPOINTS": f"{point}=kill"})
-        box = daemon.create()
-        with pytest.raises(BoxlitedError):
-            daemon.client.start(box["box_id"])
-        row = daemon.get(box["box_id"])
-        assert (row["status"], row["stop_cause"]) == ("failed", "start_failed")
-        until(lambda: not daemon.shims(), "no shim is left")
-        daemon.restart_after_kill()
-        daemon.check_oracle({box["box_id"]: "failed"})
-        assert daemon.client.start(box["box_id"])["status"] == "running"
+    cut(daemon, point)
+    box = daemon.create()
+    with pytest.raises(BoxlitedError):
+        daemon.client.start(box["box_id"])
+    row = daemon.get(box["box_id"])
+    assert (row["status"], row["stop_cause"]) == ("failed", "start_failed")
+    until(lambda: not daemon.shims(), "no shim is left")
+    daemon.restart_after_kill()
+    daemon.check_oracle({box["box_id"]: "failed"})
+    assert daemon.client.start(box["box_id"])["status"] == "running"
 
 
 @pytest.mark.parametrize("point", ["workload.before_leash", "workload.after_leash"])
@@ -195,14 +193,13 @@ def _start_quietly(daemon: Daemon, box_id: str) -> None:
         client.start(box_id)
 
 
-def test_row_09_shim_killed_before_it_recorded_the_end_of_its_workload() -> None:
-    with Daemon() as daemon:
-        daemon.start({"BOXLITED_FAILPOINTS": "shim.before_exit_file=kill"})
-        box, other = daemon.run(["/bin/sh", "-c", "exit 0"]), daemon.run()
-        row = daemon.wait_status(box["box_id"], "failed")
-        assert (row["stop_cause"], row["exit_code"]) == ("shim_killed", 137)
-        assert "killed by SIGKILL" in row["failure_reason"]
-        daemon.check_oracle({box["box_id"]: "failed", other["box_id"]: "running"})
+def test_row_09_shim_killed_before_it_recorded_the_end_of_its_workload(daemon: Daemon) -> None:
+    cut(daemon, "shim.before_exit_file")
+    box, other = daemon.run(["/bin/sh", "-c", "exit 0"]), daemon.run()
+    row = daemon.wait_status(box["box_id"], "failed")
+    assert (row["stop_cause"], row["exit_code"]) == ("shim_killed", 137)
+    assert "killed by SIGKILL" in row["failure_reason"]
+    daemon.check_oracle({box["box_id"]: "failed", other["box_id"]: "running"})
 
 
 def test_row_10_daemon_killed_between_a_death_and_its_record() -> None:

@@ -19,7 +19,15 @@ from boxlited.errors import BoxlitedError, DatabaseError, StorageError, Timeout
 from tests.faults.soak_faults import doubles
 from tests.integration.daemon_harness import Daemon, signal_pid, until
 
-CONFIG = "[engines]\nenabled = ['sandbox', 'process']\n[reconcile]\nperiod_seconds = 0.2\njitter = 0.0\n"
+CONFIG = """
+[engines]
+enabled = ['sandbox', 'process']
+[reconcile]
+period_seconds = 0.2
+jitter = 0.0
+[stop]
+default_timeout_seconds = 0.5
+"""
 FREEZER = Path("/sys/fs/cgroup/freezer")
 MANY = 24
 

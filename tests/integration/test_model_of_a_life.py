@@ -65,7 +65,7 @@ class Boxes(Living):
 
     @rule(point=st.sampled_from(CREATE_POINTS), kind=KINDS)
     def create_and_die(self, point: str, kind: tuple[str, Policy]) -> None:
-        self.restart({"BOXLITED_FAILPOINTS": f"{point}=kill"})
+        self.daemon.set_failpoints(f"{point}=kill")
         spec = self.spec(*kind)
         with Client(self.daemon.socket, retry_seconds=0) as client, pytest.raises(BoxlitedError):
             client.create(spec)
@@ -90,7 +90,7 @@ class Boxes(Living):
         """A request in the midst of which the daemon dies, where it gets that far."""
         box_id, (operation, point) = self.pick(place), cut
         before = self.lives[box_id]
-        self.restart({"BOXLITED_FAILPOINTS": f"{point}=kill"})
+        self.daemon.set_failpoints(f"{point}=kill")
         answered = self.attempt(operation, box_id)
         self.restart()
         after = OPERATIONS[operation][1](before)
@@ -145,7 +145,7 @@ class Boxes(Living):
     def end_and_die(self, place: int, point: str) -> None:
         """The daemon dies in the midst of what the policy does about an end."""
         box_id = self.pick(place, would_run_again, Policy("always"))
-        self.restart({"BOXLITED_FAILPOINTS": f"{point}=kill"})
+        self.daemon.set_failpoints(f"{point}=kill")
         self.let_end(box_id, 3, down=False)
         self.daemon.wait_killed()
         self.daemon.start()

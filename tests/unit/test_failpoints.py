@@ -57,6 +57,22 @@ def test_the_hit_is_counted_from_when_the_points_were_loaded() -> None:
     assert hits("a.b", 4) == [None, None, 5, None]
 
 
+def test_a_file_of_points_is_heard_from_when_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "points"
+    file.write_text("")
+    monkeypatch.setattr(failpoints, "_file", "")
+    monkeypatch.setattr(failpoints, "_file_text", "")
+    failpoints._begin(f"@{file}")
+    assert hits("a.b", 2) == [None, None]
+    file.write_text("a.b=error:5@2")
+    assert hits("a.b", 3) == [None, 5, None]
+    file.write_text("a.b=error:28")
+    assert hits("a.b", 2) == [28, None]
+    file.write_text("a.b=misspelt")
+    with pytest.raises(ValueError, match="is not NAME="):
+        hit("a.b")
+
+
 def test_an_error_reads_as_the_kernels_own() -> None:
     load("a=error:28")
     with pytest.raises(OSError, match="No space left on device"):
