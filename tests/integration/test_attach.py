@@ -29,7 +29,8 @@ from boxlited.supervisor.kernel import Kernel
 from boxlited.supervisor.layout import HomeLayout
 from boxlited.supervisor.supervisor import Supervisor
 from tests.integration.daemon_harness import Daemon, is_alive, kill_pid, signal_pid, until
-from tests.integration.test_faults_hostile import edit_rows, start_time
+from tests.integration.database import edit_rows
+from tests.integration.processes import start_time
 from tests.integration.test_lifecycle import workload_of
 
 CONFIG = "[reconcile]\nperiod_seconds = 0.2\njitter = 0.0\n"

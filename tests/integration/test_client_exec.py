@@ -16,28 +16,13 @@ from boxlited import errors
 from boxlited.client import AsyncClient, Client, ConnectionLost
 from tests.integration import fake_exec
 from tests.integration.daemon_harness import until
-from tests.unit.client_kinds import DEADLINE_SECONDS, KINDS, Ask, asking
+from tests.unit import client_kinds
+from tests.unit.client_kinds import DEADLINE_SECONDS, WEB, Ask, with_a_box
 from tests.unit.fake_daemon import FakeDaemon, problem
 
-WEB = "webaaaaaaaaaaaaa"
-
-
-@pytest.fixture
-def fake(tmp_path: Path) -> Iterator[FakeDaemon]:
-    with fake_exec.serving(tmp_path / "d.sock") as daemon:
-        daemon.add(WEB, "web")
-        yield daemon
-
-
-@pytest.fixture
-def client(fake: FakeDaemon) -> Iterator[Client]:
-    with Client(fake.socket, retry_seconds=5) as opened:
-        yield opened
-
-
-@pytest.fixture(params=KINDS)
-def ask(fake: FakeDaemon, request: pytest.FixtureRequest) -> Ask:
-    return asking(request.param, fake.socket)
+fake = with_a_box(fake_exec.serving)
+client = client_kinds.client
+ask = client_kinds.ask
 
 
 def test_a_command_runs_to_its_end_with_its_input(ask: Ask) -> None:

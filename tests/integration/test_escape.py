@@ -1,6 +1,6 @@
 """A list of ways out of a sandbox, each tried from inside: by the workload, and by a command beside it.
 
-`escape_probe.py` does the trying, in a box; here it is judged what came of it. Everything holds for a daemon
+What is in `escape/` does the trying, in a box; here it is judged what came of it. Everything holds for a daemon
 of root and of an ordinary user; where the tests are run by root, both are tried.
 """
 
@@ -21,9 +21,9 @@ import pytest
 
 from boxlited.supervisor.engines import bwrap_path
 from tests.integration.daemon_harness import Daemon
+from tests.integration.escape.program import program
 from tests.integration.ordinary import USERS, daemon_of
 
-PROBE = (Path(__file__).parent / "escape_probe.py").read_text()
 PYTHON = "/usr/bin/python3"
 SECRET = b"boxlited-test-secret"
 KEYCTL = {"x86_64": (248, 250)}.get(platform.machine(), (217, 219))
@@ -106,7 +106,7 @@ def told(daemon: Daemon, request: pytest.FixtureRequest) -> Iterator[Told]:
     network = request.param == "workload with network"
     spec = {"network": {"mode": "enabled"}} if network else {}
     other = daemon.run()
-    argv = [PYTHON, "-c", PROBE, hints(daemon, other)]
+    argv = [PYTHON, "-c", program(), hints(daemon, other)]
     if request.param == "command":
         box = daemon.run()
         text = daemon.client.run_command(box["box_id"], argv).stdout

@@ -227,8 +227,8 @@ def test_hundreds_of_short_commands_leave_the_shim_small(daemon: Daemon) -> None
         return pss_of(row["pid"])
 
     first = some(100)
-    later = some(500)
-    assert later - first < 1024, "kilobytes more for five hundred commands that ended"
+    later = some(250)
+    assert later - first < 512, "kilobytes more for two hundred and fifty commands that ended"
     box.run("true")
     assert len(box.list()) <= MAX_ENDED + 5
     descriptors = len(os.listdir(f"/proc/{row['pid']}/fd"))

@@ -16,6 +16,7 @@ from boxlited.shim import frames, proof
 from boxlited.shim.frames import Kind
 from tests.integration.commands import Commands
 from tests.integration.daemon_harness import Daemon, is_alive, signal_pid, until
+from tests.integration.impatient import impatient
 from tests.integration.test_external_engine import COMMAND
 
 CONFIG = f"[reconcile]\nperiod_seconds = 0.2\njitter = 0.0\n[engines.external.vm]\ncommand = {json.dumps(COMMAND)}\n"
@@ -214,10 +215,12 @@ def test_a_foreign_shim_without_a_channel_refuses(daemon: Daemon) -> None:
 
 def test_a_shim_that_hangs_is_a_timeout_and_no_stranger(box: Commands) -> None:
     shim = box.daemon.get(box.box)["pid"]
-    signal_pid(shim, 19)
-    try:
-        assert "may hang" in box.refused(504, "timeout", "true")
-        assert box.daemon.get(box.box)["status"] == "running"
-    finally:
-        signal_pid(shim, 18)
+    with impatient(box.daemon):
+        signal_pid(shim, 19)
+        try:
+            assert "may hang" in box.refused(504, "timeout", "true")
+            assert box.daemon.get(box.box)["status"] == "running"
+        finally:
+            signal_pid(shim, 18)
+    assert box.daemon.get(box.box)["pid"] == shim
     assert box.run("echo", "awake").stdout == b"awake\n"

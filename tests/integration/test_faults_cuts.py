@@ -19,7 +19,7 @@ from boxlited.errors import BoxlitedError
 from tests.faults.named import in_the_source
 from tests.integration import foreign_shim
 from tests.integration.daemon_harness import FOREVER, Daemon, is_alive, kill_pid, reader_at, signal_pid, until
-from tests.integration.test_faults_hostile import children, spawner_of
+from tests.integration.processes import children, spawner_of
 
 CREATE = ("create.after_directory", "create.after_row")
 START = ("start.after_intent", "start.after_spawn", "start.after_ready")

@@ -14,8 +14,8 @@ from boxlited.errors import BoxlitedError
 from tests.integration import leftovers
 from tests.integration.daemon_harness import Daemon, is_alive
 from tests.integration.ordinary import ORDINARY, SELF, all_or, daemons_of_users
+from tests.integration.processes import start_time
 from tests.integration.puppet import CONFIG, ENGINES, do, puppet
-from tests.integration.test_faults_hostile import start_time
 
 
 @pytest.fixture(scope="module")

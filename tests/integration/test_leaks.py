@@ -9,7 +9,7 @@ import pytest
 
 from boxlited.errors import BoxlitedError
 from tests.integration.daemon_harness import Daemon, kill_pid, until
-from tests.integration.test_faults_hostile import children, spawner_of
+from tests.integration.processes import children, spawner_of
 
 CONFIG = "[engines]\nenabled = ['sandbox', 'process']\n[reconcile]\nperiod_seconds = 0.2\njitter = 0.0\n"
 ROUNDS = 3

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.daemon_harness import FOREVER, Daemon, is_alive
-from tests.integration.test_programs import DEAF, END_SECONDS, PROGRAM, boxlited
+from tests.integration.programs import DEAF, END_SECONDS, PROGRAM, boxlited
 
 BOXCTL = [sys.executable, "-m", "boxlited.cli.boxctl"]
 

@@ -7,7 +7,8 @@ import json
 import pytest
 
 from tests.integration.daemon_harness import Daemon, is_alive, kill_pid, until
-from tests.integration.test_faults_hostile import edit_rows, start_time
+from tests.integration.database import edit_rows
+from tests.integration.processes import start_time
 
 ABORTED = {"type": "signal", "exit_code": 134, "signal": "SIGABRT"}
 

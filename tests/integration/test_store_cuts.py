@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from textwrap import dedent, indent
 
 import pytest
 import trio
@@ -21,8 +22,8 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "boxlited.db"
 
 
-@pytest.mark.parametrize("kind", ["insert", "update", "delete"])
-async def test_what_was_acknowledged_survives_sigkill(path: Path, kind: str) -> None:
+async def killed_after(path: Path, work: str) -> None:
+    """A process opens the store, does this work, says so, and is gone."""
     program = f"""
 import os, sys, trio
 from pathlib import Path
@@ -30,6 +31,19 @@ sys.path.insert(0, {str(Path(__file__).parents[2])!r})
 from tests.unit.store_harness import opened, box, created, removed
 async def main():
     async with opened(Path({str(path)!r})) as (store, _):
+{indent(dedent(work).strip(), " " * 8)}
+        os.write(1, b"acknowledged")
+        os.kill(os.getpid(), 9)
+trio.run(main)
+"""
+    done = await trio.run_process([sys.executable, "-c", program], capture_stdout=True, stderr=subprocess.STDOUT,
+                                  check=False)  # fmt: skip
+    assert (done.stdout, done.returncode) == (b"acknowledged", -9)
+
+
+@pytest.mark.parametrize("kind", ["insert", "update", "delete"])
+async def test_what_was_acknowledged_survives_sigkill(path: Path, kind: str) -> None:
+    work = f"""
         for number in range(20):
             row = box(number)
             await store.insert(row, created(row))
@@ -37,13 +51,8 @@ async def main():
                 await store.update(row.box_id, {{"pid": number}})
             if {kind!r} == "delete":
                 await store.delete(row.box_id, removed(row))
-        os.write(1, b"acknowledged")
-        os.kill(os.getpid(), 9)
-trio.run(main)
-"""
-    done = await trio.run_process([sys.executable, "-c", program], capture_stdout=True, stderr=subprocess.STDOUT,
-                                  check=False)  # fmt: skip
-    assert done.stdout == b"acknowledged"
+    """
+    await killed_after(path, work)
     async with opened(path) as (store, _):
         assert len(store.boxes) == (0 if kind == "delete" else 20)
         assert store.last_event_seq == (40 if kind == "delete" else 20)
@@ -72,21 +81,13 @@ async def test_a_newer_database_is_refused_and_not_a_byte_of_it_changed(path: Pa
 
 @pytest.mark.parametrize("tail", ["appended", "cut", "flipped"])
 async def test_a_torn_end_of_the_log_costs_nothing_that_was_committed_before_it(path: Path, tail: str) -> None:
-    program = f"""
-import os, sys, trio
-from pathlib import Path
-sys.path.insert(0, {str(Path(__file__).parents[2])!r})
-from tests.unit.store_harness import opened, box, created
-async def main():
-    async with opened(Path({str(path)!r})) as (store, _):
+    work = """
         await store.finish_rebuild()
         for number in range(10):
             row = box(number)
             await store.insert(row, created(row))
-        os.kill(os.getpid(), 9)
-trio.run(main)
-"""
-    await trio.run_process([sys.executable, "-c", program], check=False)
+    """
+    await killed_after(path, work)
     wal = Path(f"{path}-wal")
     content = bytearray(wal.read_bytes())
     if tail == "appended":

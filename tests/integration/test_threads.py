@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from tests.integration.daemon_harness import Daemon
-from tests.integration.test_faults_hostile import spawner_of
+from tests.integration.processes import spawner_of
 
 COUNT = """
 import os, sys

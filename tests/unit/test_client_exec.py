@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,29 +15,13 @@ from wsproto import events
 from boxlited import errors
 from boxlited.client import AsyncClient, Client
 from boxlited.client.attach_protocol import AttachProtocol
-from tests.unit import fake_daemon
-from tests.unit.client_kinds import KINDS, Ask, asking
+from tests.unit import client_kinds, fake_daemon
+from tests.unit.client_kinds import Ask, with_a_box
 from tests.unit.fake_daemon import FakeDaemon, Upgrade
 
-WEB = "webaaaaaaaaaaaaa"
-
-
-@pytest.fixture
-def fake(tmp_path: Path) -> Iterator[FakeDaemon]:
-    with fake_daemon.serving(tmp_path / "d.sock") as daemon:
-        daemon.add(WEB, "web")
-        yield daemon
-
-
-@pytest.fixture
-def client(fake: FakeDaemon) -> Iterator[Client]:
-    with Client(fake.socket, retry_seconds=5) as opened:
-        yield opened
-
-
-@pytest.fixture(params=KINDS)
-def ask(fake: FakeDaemon, request: pytest.FixtureRequest) -> Ask:
-    return asking(request.param, fake.socket)
+fake = with_a_box(fake_daemon.serving)
+client = client_kinds.client
+ask = client_kinds.ask
 
 
 @pytest.mark.parametrize("argv", [[], "echo hello"])

@@ -19,31 +19,20 @@ import pytest
 from boxlited import errors
 from boxlited.client import AsyncClient, Client
 from boxlited.client.tars import packed
-from tests.unit import fake_daemon
+from tests.unit import client_kinds, fake_daemon
+from tests.unit.client_kinds import WEB, with_a_box
 from tests.unit.fake_daemon import FakeDaemon, problem
 
-WEB = "webaaaaaaaaaaaaa"
 FILES = f"/v1/boxes/{WEB}/files"
 SHAPES = ["named", "dot", "flat"]
-
-
-@pytest.fixture
-def fake(tmp_path: Path) -> Iterator[FakeDaemon]:
-    with fake_daemon.serving(tmp_path / "d.sock") as daemon:
-        daemon.add(WEB, "web")
-        yield daemon
+fake = with_a_box(fake_daemon.serving)
+client = client_kinds.client
 
 
 @pytest.fixture
 def inside(fake: FakeDaemon) -> Path:
     """The files of the box."""
     return fake.files.of(WEB)
-
-
-@pytest.fixture
-def client(fake: FakeDaemon) -> Iterator[Client]:
-    with Client(fake.socket) as opened:
-        yield opened
 
 
 @pytest.fixture

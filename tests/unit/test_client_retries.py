@@ -15,19 +15,13 @@ from boxlited.client import AsyncClient, Client, ConnectionLost, NoDaemon, calls
 from boxlited.client.errors import connection_lost, no_daemon
 from boxlited.client.flows import Pause
 from tests.unit import fake_daemon
+from tests.unit.client_kinds import WEB, with_a_box
 from tests.unit.fake_daemon import CUT, FakeDaemon, problem
 
-WEB = "webaaaaaaaaaaaaa"
 LOST, ABSENT = connection_lost("POST /v1/boxes", "it broke"), no_daemon("/x")
 BUSY = errors.EngineUnavailable("the daemon stops")
 KEYED = calls.create({}, "key")
-
-
-@pytest.fixture
-def fake(tmp_path: Path) -> Iterator[FakeDaemon]:
-    with fake_daemon.serving(tmp_path / "d.sock") as daemon:
-        daemon.add(WEB, "web")
-        yield daemon
+fake = with_a_box(fake_daemon.serving)
 
 
 class Walk:

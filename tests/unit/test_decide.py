@@ -3,100 +3,19 @@
 from __future__ import annotations
 
 import ast
-import itertools
-from collections.abc import Iterator
 from pathlib import Path
 
-import msgspec
 import pytest
 
 import boxlited.supervisor.decide as module
 from boxlited.errors import InvalidState
-from boxlited.model import (
-    Box,
-    BoxID,
-    BoxSpec,
-    BoxStatus,
-    Desired,
-    IdentityKind,
-    Restart,
-    RestartPolicyName,
-    StopCause,
-)
-from boxlited.supervisor.decide import (
-    LIVE_STATUS,
-    ExecutionPlan,
-    OrphanPlan,
-    decide,
-    decide_orphan,
-    decide_start_failed,
-    execution_plan,
-    wants_drain,
-)
+from boxlited.model import Box, BoxStatus, Desired, IdentityKind, StopCause
+from boxlited.supervisor.decide import ExecutionPlan, OrphanPlan, decide, decide_orphan, execution_plan, wants_drain
 from boxlited.supervisor.plans import ExitRun, ExitSeen, Observation, Plan, Request, Step
+from tests.unit.decide_support import ABSENT, box, observations, rows
 
 ACTS_ON_PROCESSES = {Step.DRAIN, Step.DRAIN_NOW, Step.KILL_LEFTOVERS, Step.SPAWN, Step.REMOVE}
-BOX_ID = BoxID("a" * 16)
-
-
-def box(
-    status: BoxStatus = BoxStatus.RUNNING,
-    desired: Desired = Desired.RUNNING,
-    policy: RestartPolicyName = RestartPolicyName.NO,
-    *,
-    cause: StopCause | None = None,
-    run_open: bool | None = None,
-    pid: int | None = 100,
-    **spec: object,
-) -> Box:
-    is_open = status in LIVE_STATUS if run_open is None else run_open
-    spec = {"restart": Restart(policy=policy), **spec}
-    return Box(
-        box_id=BOX_ID,
-        name="web",
-        spec=BoxSpec(**spec),  # type: ignore[arg-type]
-        status=status,
-        desired=desired,
-        stop_cause=cause,
-        run_id="r" if is_open else None,
-        pid=pid,
-        identity=IdentityKind.VERIFIED,
-    )
-
-
-def rows() -> Iterator[Box]:
-    policies = (RestartPolicyName.NO, RestartPolicyName.ALWAYS)
-    causes = (None, StopCause.USER)
-    for status, desired, policy, cause, run_open, auto_remove in itertools.product(
-        BoxStatus, Desired, policies, causes, (True, False), (True, False)
-    ):
-        yield box(status, desired, policy, cause=cause, run_open=run_open, auto_remove=auto_remove)
-
-
-def observations() -> Iterator[Observation]:
-    """Every distinct one: what cannot be seen beside a live or unknown shim is left out there."""
-    yield Observation(IdentityKind.UNKNOWN, errno=24, unknown_passes=2)
-    yield Observation(IdentityKind.UNKNOWN, errno=24, unknown_passes=3)
-    for exit_seen, exit_run in itertools.product(ExitSeen, ExitRun):
-        signal = "SIGABRT" if exit_seen is ExitSeen.CRASH else None
-        for kind in (IdentityKind.VERIFIED, IdentityKind.LEGACY):
-            yield Observation(kind, pid=100, pid_file=True, exit=exit_seen, exit_run=exit_run, exit_signal=signal)
-        yield Observation(IdentityKind.VERIFIED, pid=100, pid_file_wrong=True, exit=exit_seen, exit_run=exit_run)
-        for violence in ((None, False), ("SIGKILL", False), ("SIGKILL", True)):
-            for boot, directory, pid_file, pending, leftovers in itertools.product((False, True), repeat=5):
-                yield Observation(
-                    IdentityKind.ABSENT,
-                    boot_changed=boot,
-                    directory=directory,
-                    pid_file=pid_file,
-                    exit=exit_seen,
-                    exit_run=exit_run,
-                    exit_signal=signal,
-                    shim_signal=violence[0],
-                    oom=violence[1],
-                    leftovers=leftovers,
-                    evidence_pending=pending,
-                )
+CRASH = Observation(ABSENT, exit=ExitSeen.CRASH, exit_signal="SIGABRT", pid_file=True)
 
 
 @pytest.mark.parametrize("request_", Request)
@@ -139,10 +58,6 @@ def check_invariants(row: Box, seen: Observation, request: Request, plan: Plan) 
 def settled(row: Box, plan: Plan) -> tuple[BoxStatus | None, StopCause | None]:
     assert Step.SETTLE in plan.steps
     return plan.status, plan.cause
-
-
-ABSENT = IdentityKind.ABSENT
-CRASH = Observation(ABSENT, exit=ExitSeen.CRASH, exit_signal="SIGABRT", pid_file=True)
 
 
 @pytest.mark.parametrize(
@@ -266,15 +181,6 @@ def test_interrupted_start_does_not_make_a_crash_of_an_earlier_stop() -> None:
     assert Step.STASH_EXIT not in decide(failed, left).steps  # it says why the box is as it is
 
 
-def test_interrupted_start_uses_up_no_retry() -> None:
-    policy = Restart(policy=RestartPolicyName.ALWAYS, max_retries=1)
-    row = msgspec.structs.replace(
-        box(BoxStatus.FAILED, Desired.RUNNING, run_open=True, restart=policy), restart_count=1
-    )
-    plan = decide(row, Observation(ABSENT))
-    assert (plan.steps, plan.restart_count) == ((Step.CLOSE_RUN, Step.SCHEDULE_RESTART), 0)
-
-
 def test_unknown_is_said_only_after_three_passes() -> None:
     seen = Observation(IdentityKind.UNKNOWN, errno=24, unknown_passes=2)
     assert decide(box(), seen).steps == ()
@@ -292,72 +198,6 @@ def test_commands_on_an_unknown_shim_are_refused(request_: Request) -> None:
 def test_configured_box_stays_as_it_is() -> None:
     row = box(BoxStatus.CONFIGURED, Desired.STOPPED, run_open=False)
     assert decide(row, Observation(ABSENT)).steps == ()
-
-
-@pytest.mark.parametrize(
-    ("policy", "code", "restarts"),
-    [
-        (RestartPolicyName.NO, 1, False),
-        (RestartPolicyName.ON_FAILURE, 0, False),
-        (RestartPolicyName.ON_FAILURE, 1, True),
-        (RestartPolicyName.ALWAYS, 0, True),
-    ],
-)
-def test_restart_policy(policy: RestartPolicyName, code: int, *, restarts: bool) -> None:
-    seen = Observation(ABSENT, exit=ExitSeen.EXITED, exit_code=code)
-    plan = decide(box(policy=policy), seen)
-    assert (Step.SCHEDULE_RESTART in plan.steps) is restarts
-    assert (Step.WANT_STOPPED in plan.steps) is not restarts
-
-
-@pytest.mark.parametrize("reboot", [True, False])
-@pytest.mark.parametrize("policy", list(RestartPolicyName))
-def test_an_end_that_nobody_knows_is_no_success(policy: RestartPolicyName, *, reboot: bool) -> None:
-    row = box(policy=policy)
-    plan = decide(row, Observation(ABSENT, boot_changed=reboot))
-    assert plan.cause is (StopCause.HOST_REBOOTED if reboot else StopCause.LOST)
-    restarts = policy is not RestartPolicyName.NO
-    assert (Step.SCHEDULE_RESTART in plan.steps) is restarts
-    settled = box(BoxStatus.STOPPED, Desired.RUNNING, policy=policy, cause=plan.cause, run_open=False)
-    assert (Step.SCHEDULE_RESTART in decide(settled, Observation(ABSENT)).steps) is restarts
-
-
-def test_restart_policy_gives_up_and_forgets_after_a_healthy_run() -> None:
-    row = Box(
-        box_id=BOX_ID,
-        name="web",
-        spec=BoxSpec(restart=Restart(policy=RestartPolicyName.ALWAYS, max_retries=2)),
-        status=BoxStatus.RUNNING,
-        desired=Desired.RUNNING,
-        restart_count=2,
-    )
-    short = decide(row, Observation(ABSENT, exit=ExitSeen.EXITED, exit_code=0, ran_seconds=1))
-    assert Step.GIVE_UP in short.steps
-    assert Step.SCHEDULE_RESTART not in short.steps
-    healthy = decide(row, Observation(ABSENT, exit=ExitSeen.EXITED, exit_code=0, ran_seconds=10))
-    assert Step.SCHEDULE_RESTART in healthy.steps
-    assert healthy.restart_count == 0
-
-
-def test_a_manual_stop_beats_the_restart_policy() -> None:
-    row = box(BoxStatus.STOPPING, Desired.STOPPED, RestartPolicyName.ALWAYS, cause=StopCause.USER)
-    assert Step.SCHEDULE_RESTART not in decide(row, Observation(ABSENT)).steps
-    waiting = box(BoxStatus.FAILED, Desired.RUNNING, RestartPolicyName.ALWAYS, run_open=False)
-    assert decide(waiting, Observation(ABSENT), Request.STOP).steps == (Step.WANT_STOPPED,)
-    stopped = box(BoxStatus.FAILED, Desired.STOPPED, RestartPolicyName.ALWAYS, run_open=False)
-    assert Step.SPAWN not in decide(stopped, Observation(ABSENT), Request.RESTART).steps
-
-
-def test_a_due_restart_survives_the_daemon() -> None:
-    row = box(BoxStatus.FAILED, Desired.RUNNING, RestartPolicyName.ALWAYS, run_open=False)
-    assert decide(row, Observation(ABSENT)).steps == (Step.SCHEDULE_RESTART,)
-
-
-def test_failed_start_by_hand_ends_and_by_policy_goes_on() -> None:
-    row = box(BoxStatus.STOPPED, Desired.RUNNING, RestartPolicyName.ALWAYS, run_open=True)
-    assert Step.WANT_STOPPED in decide_start_failed(row, Observation(ABSENT), by_policy=False).steps
-    assert Step.SCHEDULE_RESTART in decide_start_failed(row, Observation(ABSENT), by_policy=True).steps
-    assert decide_start_failed(row, Observation(IdentityKind.VERIFIED), by_policy=False).steps == ()
 
 
 def test_auto_remove_follows_the_published_end() -> None:
@@ -416,18 +256,3 @@ def test_decide_is_pure() -> None:
             imported.add((node.module or "").split(".")[0])
         assert not isinstance(node, ast.Await | ast.AsyncFunctionDef)
     assert not imported & {"os", "time", "sqlite3", "trio", "logging", "structlog", "random"}
-
-
-@pytest.mark.parametrize("request_", [Request.STOP, Request.REMOVE, Request.FORCE_REMOVE])
-def test_a_command_to_end_schedules_no_restart_of_the_death_that_it_meets(request_: Request) -> None:
-    row = box(policy=RestartPolicyName.ALWAYS)
-    plan = decide(row, Observation(ABSENT, exit=ExitSeen.CRASH, exit_signal="SIGABRT"), request_)
-    assert Step.WANT_STOPPED in plan.steps
-    assert Step.SCHEDULE_RESTART not in plan.steps
-
-
-def test_no_policy_waits_for_a_directory_that_is_gone() -> None:
-    row = box(policy=RestartPolicyName.ALWAYS)
-    assert decide(row, Observation(ABSENT, directory=False)).steps == (Step.SETTLE, Step.WANT_STOPPED)
-    known = box(BoxStatus.FAILED, policy=RestartPolicyName.ALWAYS, cause=StopCause.DIRECTORY_MISSING, run_open=False)
-    assert decide(known, Observation(ABSENT, directory=False), Request.STOP).steps == (Step.WANT_STOPPED,)

@@ -11,7 +11,7 @@ import pytest
 from boxlited.model import Box, BoxStatus, Desired, IdentityKind, StopCause
 from boxlited.supervisor.decide import decide, is_run_open
 from boxlited.supervisor.plans import ExitRun, ExitSeen, Observation, Plan, Request, Step
-from tests.unit.test_decide import observations, rows
+from tests.unit.decide_support import observations, rows
 
 ROUNDS = 8
 STRIDE = 17  # a prime: each row meets every kind of observation. With 1 it is the whole product, in a minute

@@ -58,7 +58,11 @@ class Cursor:
                 raise
         os.mkdir(name, 0o700, dir_fd=parent)
         fd = os.open(name, READ, dir_fd=parent)
-        os.fchmod(fd, 0o755)
+        try:
+            os.fchmod(fd, 0o755)
+        except BaseException:
+            os.close(fd)
+            raise
         return fd
 
     def _back(self, length: int) -> None:

@@ -8,6 +8,7 @@ is one of a directory; an archive of one file gets `path` as its name. Missing d
 Links in `path` itself are followed, as everybody does who says /var/run; below it none is.
 """
 
+import contextlib
 import os
 from typing import NamedTuple
 
@@ -83,9 +84,9 @@ def _unpack(
     reader: TarReader, destination: Destination, staging: Staging, overwrite: bool, source_is_dir: bool | None
 ) -> None:
     unpacker = Unpacker(staging)
-    for entry in reader:
-        unpacker.take(entry, reader)
-    unpacker.close()
+    with contextlib.closing(unpacker):
+        for entry in reader:
+            unpacker.take(entry, reader)
     single = unpacker.single
     into_directory = not destination.missing or _names_directory(destination.raw) or source_is_dir is True
     if into_directory or single is None or (single.kind != FILE and source_is_dir is not False):

@@ -21,6 +21,7 @@ def check(data: bytes) -> None:
     before = _outside()
     into = BASE / ("place" if how & 1 else "fresh/deep")
     inside = _listing(BASE / "place")
+    descriptors = os.listdir("/proc/self/fd")
     try:
         unpack(
             io.BytesIO(stream).read,
@@ -34,6 +35,7 @@ def check(data: bytes) -> None:
         assert len(refused.message) < 1000
         assert _listing(BASE / "place") == inside
         assert not (BASE / "fresh").exists()
+    assert os.listdir("/proc/self/fd") == descriptors
     assert _outside() == before
     assert not [name for name in _listing(BASE) if ".boxlited-put-" in name]
 

@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from boxlited.cli import boxctl
 from tests.unit import fake_daemon
-from tests.unit.boxctl.support import Result
+from tests.unit.boxctl.support import Result, found_by_boxctl
 from tests.unit.fake_daemon import FakeDaemon
 
-
-@pytest.fixture
-def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeDaemon]:
-    monkeypatch.setenv("BOXLITED_SOCKET", str(tmp_path / "d.sock"))
-    monkeypatch.delenv("BOXLITED_URL", raising=False)
-    monkeypatch.delenv("COLUMNS", raising=False)
-    with fake_daemon.serving(tmp_path / "d.sock") as daemon:
-        yield daemon
+fake = found_by_boxctl(fake_daemon.serving)
 
 
 @pytest.fixture
