@@ -8,6 +8,18 @@ from boxlited.supervisor.pidfile import parse_start_time
 from tests.integration.daemon_harness import Daemon, is_alive, until
 
 
+PF_EXITING = 0x4
+
+
+def runs(pid: int) -> bool:
+    """Alive, and not on its way out either: the kernel takes a process out of its control group before it is a zombie."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return fields[0] not in ("Z", "X") and not int(fields[6]) & PF_EXITING
+
+
 def children(pid: int) -> list[int]:
     return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.integration.cgroups import of_process
-from tests.integration.daemon_harness import Daemon, is_alive, until
+from tests.integration.daemon_harness import Daemon, until
+from tests.integration.processes import runs
 
 FORKS = "f() { f | f & }; f; f; f; sleep 987654"
 FILLS = "dd if=/dev/zero of={0} bs=1M count=300 2>/dev/null; echo survived"
@@ -37,7 +38,7 @@ def test_a_fork_bomb_is_bounded_and_goes_with_its_box(enforcing: Daemon, how: st
     other = enforcing.run()
     assert other["status"] == "running"
     enforcing.client.remove(box["box_id"], force=True)
-    assert not any(is_alive(pid) for pid in members)
+    assert not [pid for pid in members if runs(pid)]
     enforcing.check_oracle({other["box_id"]: "running"})
 
 
