@@ -31,6 +31,7 @@ from boxlited.supervisor.decide import (
     decide_orphan,
     decide_start_failed,
     execution_plan,
+    wanted_after_drain,
     wants_drain,
 )
 from boxlited.supervisor.plans import ExitRun, ExitSeen, Observation, Plan, Request, Step
@@ -346,6 +347,51 @@ def test_a_manual_stop_beats_the_restart_policy() -> None:
     assert decide(waiting, Observation(ABSENT), Request.STOP).steps == (Step.WANT_STOPPED,)
     stopped = box(BoxStatus.FAILED, Desired.STOPPED, RestartPolicyName.ALWAYS, run_open=False)
     assert Step.SPAWN not in decide(stopped, Observation(ABSENT), Request.RESTART).steps
+
+
+def of_a_restart(status: BoxStatus, *, run_open: bool) -> Box:
+    return box(status, Desired.RESTARTED, cause=StopCause.USER, run_open=run_open)
+
+
+def test_a_restart_by_a_user_stops_the_old_run_and_no_other() -> None:
+    alive = Observation(IdentityKind.VERIFIED, pid=100)
+    assert decide(box(), alive, Request.STOP_TO_START).steps == (Step.DRAIN,)
+    assert wanted_after_drain(box(), Request.STOP_TO_START) is Desired.RESTARTED
+    cut = of_a_restart(BoxStatus.STOPPING, run_open=True)
+    for request in (Request.RECONCILE, Request.START):
+        assert decide(cut, alive, request).steps == (Step.DRAIN,)
+        assert wanted_after_drain(cut, request) is Desired.RESTARTED
+    assert decide(of_a_restart(BoxStatus.STOPPED, run_open=True), alive).steps == (Step.ADOPT,)
+
+
+@pytest.mark.parametrize("signal", ["SIGTERM", "SIGSEGV"])
+def test_a_restart_by_a_user_that_was_cut_goes_on_whatever_the_policy(signal: str) -> None:
+    ended = Observation(ABSENT, exit=ExitSeen.CRASH, exit_signal=signal)
+    assert decide(of_a_restart(BoxStatus.STOPPING, run_open=True), ended).steps == (
+        Step.SETTLE,
+        Step.SCHEDULE_RESTART,
+    )
+    closed = of_a_restart(BoxStatus.STOPPED, run_open=False)
+    assert decide(closed, Observation(ABSENT)).steps == (Step.SCHEDULE_RESTART,)
+    due = decide(closed, Observation(ABSENT), Request.RESTART)
+    assert (due.steps, due.restart_count) == ((Step.SPAWN,), 0)
+    interrupted = decide(of_a_restart(BoxStatus.STOPPED, run_open=True), Observation(ABSENT))
+    assert interrupted.steps == (Step.CLOSE_RUN, Step.SCHEDULE_RESTART)
+    failed = decide_start_failed(of_a_restart(BoxStatus.STOPPED, run_open=True), Observation(ABSENT), by_policy=True)
+    assert Step.WANT_STOPPED in failed.steps
+
+
+def test_a_manual_stop_beats_a_restart_that_was_cut() -> None:
+    alive = Observation(IdentityKind.VERIFIED, pid=100)
+    stopping = of_a_restart(BoxStatus.STOPPING, run_open=True)
+    assert decide(stopping, alive, Request.STOP).steps == (Step.DRAIN,)
+    assert wanted_after_drain(stopping, Request.STOP) is Desired.STOPPED
+    ended = Observation(ABSENT, exit=ExitSeen.CRASH, exit_signal="SIGTERM")
+    assert Step.WANT_STOPPED in decide(stopping, ended, Request.STOP).steps
+    closed = of_a_restart(BoxStatus.STOPPED, run_open=False)
+    assert decide(closed, Observation(ABSENT), Request.STOP).steps == (Step.WANT_STOPPED,)
+    removed = box(BoxStatus.STOPPING, Desired.REMOVED)
+    assert wanted_after_drain(removed, Request.STOP_TO_START) is Desired.REMOVED
 
 
 def test_a_due_restart_survives_the_daemon() -> None:
