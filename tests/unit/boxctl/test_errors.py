@@ -13,6 +13,19 @@ def test_no_such_box_is_3_and_hints_at_ps(run) -> None:
     assert result.err == "boxctl: no box is called 'nobody'\n  hint: `boxctl ps` lists the boxes\n"
 
 
+@pytest.mark.parametrize("command", [["start"], ["rm", "-f"], ["inspect"], ["wait"], ["kill"]])
+def test_several_boxes_of_which_none_is_there_are_3_as_one_is(fake: FakeDaemon, run, command: list[str]) -> None:
+    result = run(*command, "nobody", "nowhere")
+    assert result.code == 3
+    assert "'nobody'" in result.err
+    assert "'nowhere'" in result.err
+
+
+def test_failures_of_several_kinds_are_1(fake: FakeDaemon, run) -> None:
+    fake.replies["POST", "/v1/boxes/web/start"] = problem(409, "invalid_state", "bad")
+    assert run("start", "nobody", "web").code == 1
+
+
 def test_no_daemon_is_4_and_says_how_to_start_one(run, monkeypatch) -> None:
     monkeypatch.setenv("BOXLITED_SOCKET", "/nonexistent/d.sock")
     for arguments in (["ps"], ["stop", "a", "b"], ["logs", "a"], ["events"], ["events", "--no-follow"]):
