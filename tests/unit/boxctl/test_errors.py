@@ -50,6 +50,23 @@ def test_wrong_use_is_2_in_one_line(run, arguments: list[str]) -> None:
     assert len(result.err.splitlines()) <= 2
 
 
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--cpus", "0"), ("--cpus", "-1"), ("--cpus", "4097"), ("--cpus", "nan"), ("--memory", "0"), ("--memory", "1"),
+     ("--memory", "3m"), ("--memory", "65t"), ("--pids", "0"), ("--pids", "-1"), ("--pids", "4194305"),
+     ("--image", ""), ("--rootfs", ""), ("--restart", "on-failure:9999999999")],
+)  # fmt: skip
+@pytest.mark.parametrize("command", [["create"], ["run", "-d"]])
+def test_a_limit_that_no_box_can_have_is_refused_by_the_name_of_its_option(
+    fake: FakeDaemon, run, command: list[str], option: str, value: str
+) -> None:
+    result = run(*command, option, value, "true")
+    assert result.code == 2
+    assert result.err.startswith(f"boxctl: {option}")
+    assert "$." not in result.err
+    assert fake.requests == []
+
+
 def test_what_the_daemon_says_is_made_harmless(fake: FakeDaemon, run) -> None:
     fake.replies["POST", "/v1/boxes/web/start"] = problem(409, "invalid_state", "bad\x1b[2J\nboxctl: fine")
     result = run("start", "web")
