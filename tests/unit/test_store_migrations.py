@@ -86,6 +86,21 @@ async def test_a_migration_that_fails_leaves_the_older_database(path: Path, monk
         assert dict(store.boxes) == {row.box_id: row}
 
 
+# -- a file system that cannot do what is needed
+
+
+def test_a_database_that_cannot_have_a_write_ahead_log_is_refused_and_not_set_aside(path: Path) -> None:
+    path.touch()
+    connection = sqlite3.connect(f"file:{path}?vfs=unix-dotfile", uri=True, isolation_level=None)  # shares no memory
+    try:
+        with pytest.raises(StartupError, match=r"write-ahead log .*'delete'.*--home") as refused:
+            opening_module.prepare(connection, path, lambda _connection: None)
+    finally:
+        connection.close()
+    assert refused.value.exit_code == 73
+    assert path.exists()
+
+
 # -- damage
 
 
