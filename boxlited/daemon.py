@@ -151,6 +151,7 @@ async def _serve(
                     listeners,
                     max_upload_bytes=config.files.max_bytes,
                     stop_seconds=config.stop.default_timeout_seconds,
+                    home=config.home,
                 )
                 await _serve_api(config, supervisor, server, notifier, stop, on_ready)
                 await _note(store, EventKind.DAEMON_STOPPED)
