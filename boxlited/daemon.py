@@ -10,7 +10,7 @@ import gc
 import os
 import resource
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from functools import partial
 from pathlib import Path
 
@@ -95,6 +95,8 @@ def _run(config: Config, on_ready: Callable[[list[str]], None]) -> None:
     kernel = Kernel()
     home = HomeLayout(Path(config.home))
     check_home(home.home)
+    if not os.path.lexists(home.home) and not _is_any_within(_own_paths(config, handed_over), home.home):
+        _check_listeners(config, handed_over)  # a start that is refused leaves no home behind that nobody had before
     _prepare_home(home)
     lock_fd = acquire(home.lock_file, kernel)
     try:
@@ -149,6 +151,7 @@ async def _serve(
                     listeners,
                     max_upload_bytes=config.files.max_bytes,
                     stop_seconds=config.stop.default_timeout_seconds,
+                    home=config.home,
                 )
                 await _serve_api(config, supervisor, server, notifier, stop, on_ready)
                 await _note(store, EventKind.DAEMON_STOPPED)
@@ -217,6 +220,10 @@ def _own_paths(config: Config, handed_over: list[Listener]) -> dict[Path, bool]:
     if not handed_over:
         return {path: False, read_only_path(path): True}
     return {path: False} if all(listener.read_only for listener in handed_over) else {}
+
+
+def _is_any_within(paths: Iterable[Path], directory: Path) -> bool:
+    return any(path.is_relative_to(directory) for path in paths)
 
 
 async def _note(store: Store, kind: EventKind) -> None:

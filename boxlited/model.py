@@ -76,6 +76,7 @@ class Desired(Enum):
     """What is wanted of a box. Written before anyone acts on it."""
 
     RUNNING = "running"
+    RESTARTED = "restarted"  # stopped, and then running: a restart by a user that is under way
     STOPPED = "stopped"
     REMOVED = "removed"
 

@@ -1,11 +1,12 @@
 """One HTTP connection: hypercorn's server for it, held to HTTP/1.1 and to bounded waits.
 
-Owns what differs from hypercorn: no upgrade to HTTP/2, no write without an end, errors of the
-protocol in the shape of the contract, and a way to close the connection from outside.
+Owns what differs from hypercorn: no upgrade to HTTP/2, targets that are whole URLs, no write without an end, errors
+of the protocol in the shape of the contract, and a way to close the connection from outside.
 """
 
 from __future__ import annotations
 
+import re
 import secrets
 import select
 from http import HTTPStatus
@@ -32,6 +33,8 @@ KEEP_ALIVE_SECONDS = 120.0
 PING_SECONDS = 15.0
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 NEWCOMER_SECONDS = 1.0  # how long after its connect a client may take to ask, although the server stops
+
+_ABSOLUTE_FORM = re.compile(rb"https?://(?P<authority>[^/?#@]+)(?P<rest>(?:[/?].*)?)", re.IGNORECASE)
 
 
 def make_config() -> Config:
@@ -101,6 +104,9 @@ class Http1(H11Protocol):
     async def _check_protocol(self, event: h11.Request) -> None:
         """Hypercorn changes to HTTP/2 here when asked to. A server may ignore that, and we do."""
 
+    async def _create_stream(self, request: h11.Request) -> None:
+        await super()._create_stream(_in_origin_form(request))
+
     async def _send_error_response(self, status_code: int) -> None:
         await self._refuse(f"this is not a request that HTTP/1.1 allows, or its head is too large (HTTP {status_code})")
 
@@ -128,6 +134,21 @@ class Http1(H11Protocol):
         await self._send_h11_event(h11.Response(status_code=reply.status, headers=headers))
         await self._send_h11_event(h11.Data(data=reply.body))
         await self._send_h11_event(h11.EndOfMessage())
+
+
+def _in_origin_form(request: h11.Request) -> h11.Request:
+    """A target that is a whole URL is taken apart; its authority counts, and no Host beside it (RFC 9112, 3.2.2)."""
+    match = _ABSOLUTE_FORM.fullmatch(request.target)
+    if match is None:
+        return request
+    headers = [(name, value) for name, value in request.headers.raw_items() if name.lower() != b"host"]
+    target = match["rest"] if match["rest"].startswith(b"/") else b"/" + match["rest"]
+    return h11.Request(
+        method=request.method,
+        target=target,
+        headers=[*headers, (b"host", match["authority"])],
+        http_version=request.http_version,
+    )
 
 
 class ConnectionContext:

@@ -36,7 +36,8 @@ async def config(call: Call) -> Reply:
         auto_stop=0,
         auto_delete=0,
     )
-    return json_reply(ServerConfig(__version__, defaults, capabilities))
+    home = call.services.home if call.scope["state"].get("token") is None else None
+    return json_reply(ServerConfig(__version__, defaults, capabilities, home))
 
 
 async def me(call: Call) -> Reply:

@@ -154,6 +154,7 @@ class ServerConfig(msgspec.Struct, frozen=True):
     version: str
     defaults: Defaults
     capabilities: dict[str, Any]
+    home: str | None = None  # null where a token is asked for: this is read without one
 
 
 class Secret(model.Struct, frozen=True, kw_only=True):

@@ -43,10 +43,11 @@ class ApiServer:
         grace_seconds: float = GRACE_SECONDS,
         max_upload_bytes: int = 16 << 30,
         stop_seconds: float = 30.0,
+        home: str | None = None,
     ) -> None:
         self._listeners = tuple(listeners)
         self._grace_seconds = grace_seconds
-        self._services = Services(supervisor, max_upload_bytes, stop_seconds)
+        self._services = Services(supervisor, max_upload_bytes, stop_seconds, home)
         self._app = ASGIWrapper(cast(ASGIFramework, build_app(self._services)))
         self._config = make_config()
         self._context = WorkerContext(None)

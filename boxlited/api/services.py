@@ -32,5 +32,6 @@ class Services:
     supervisor: SupervisorPort
     max_upload_bytes: int = 16 << 30
     stop_seconds: float = 30.0  # the grace of a stop that does not say one
+    home: str | None = None  # where the boxes are; said to users of this host alone
     stopping: trio.Event = field(default_factory=trio.Event)
     host: HostSize = field(default_factory=HostSize.probe)

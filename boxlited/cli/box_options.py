@@ -32,7 +32,7 @@ class BoxOptions:
     volume: Annotated[
         Words, typer.Option("--volume", "-v", metavar="HOST:GUEST[:ro]", help="A directory to share.")
     ] = None
-    cpus: Annotated[float | None, typer.Option(metavar="N", min=0, max=4096, help="Processors, such as 1.5.")] = None
+    cpus: Annotated[float | None, typer.Option(metavar="N", help="Processors, such as 1.5.")] = None
     memory: Annotated[Text, typer.Option("--memory", "-m", metavar="SIZE", help="Memory, such as 512m.")] = None
     pids: Annotated[int | None, typer.Option(metavar="N", help="Most processes and threads.")] = None
     restart: Annotated[
@@ -48,7 +48,9 @@ class BoxOptions:
 
     def body(self) -> dict[str, Any]:
         """The body of `POST /v1/boxes`. Raises InvalidArgument, naming the option."""
-        if self.image and self.rootfs:
+        image = None if self.image is None else parse.given("--image", self.image)
+        rootfs = None if self.rootfs is None else os.path.abspath(parse.given("--rootfs", self.rootfs))
+        if image and rootfs:
             raise InvalidArgument("--image and --rootfs exclude each other")
         spec: dict[str, Any] = {
             "name": self.name,
@@ -56,19 +58,19 @@ class BoxOptions:
             "auto_remove": self.rm,
             "env": parse.environment(self.env or (), os.environ),
             "volumes": [parse.volume(text) for text in self.volume or ()],
-            "cpus": self.cpus,
+            "cpus": None if self.cpus is None else parse.processors(self.cpus),
             "memory_mib": None if self.memory is None else parse.memory_mib(self.memory),
-            "pids": self.pids,
+            "pids": None if self.pids is None else parse.pids(self.pids),
             "restart": None if self.restart is None else parse.restart(self.restart),
             "engine": self.engine,
             "network": {"outbound": {"mode": "enabled"}} if self.network else None,
-            "image": self.image or (None if self.rootfs else "host"),
-            "rootfs_path": None if self.rootfs is None else os.path.abspath(self.rootfs),
+            "image": image or (None if rootfs else "host"),
+            "rootfs_path": rootfs,
             "labels": parse.labels(self.label or ()),
             "working_dir": self.workdir,
             "user": self.user,
         }
-        return {key: value for key, value in spec.items() if value not in (None, False, [], {})}
+        return {key: value for key, value in spec.items() if value not in (None, [], {}) and value is not False}
 
 
 def with_box_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -56,11 +56,12 @@ class BwrapFacts(NamedTuple):
 
 
 class SocketFacts(NamedTuple):
-    """`errno` of the attempt to connect as a name ("ENOENT"), None when it worked."""
+    """`errno` of the attempt to connect as a name ("ENOENT"), None when it worked. `home`: of the daemon there."""
 
     path: str
     errno: str | None
     version: str | None
+    home: str | None = None
 
 
 class HomeFacts(NamedTuple):

@@ -45,7 +45,8 @@ def examine(socket: str | None) -> list[Check]:
 
     release = platform.release()
     cgroup_facts = probes.cgroups(release)
-    home_facts = probes.home()
+    socket_facts = probes.daemon_socket(socket)
+    home_facts = probes.home(socket_facts.home)
     found = [
         checks.python(tuple(sys.version_info[:3])),
         checks.kernel(release),
@@ -59,7 +60,7 @@ def examine(socket: str | None) -> list[Check]:
         checks.home(home_facts),
         checks.disk(home_facts),
         checks.open_files(*resource.getrlimit(resource.RLIMIT_NOFILE)),
-        checks.socket(probes.daemon_socket(socket)),
+        checks.socket(socket_facts),
     ]
     return [check for check in found if check is not None]
 

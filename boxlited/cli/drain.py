@@ -24,7 +24,7 @@ def drain(socket: str | None, timeout_seconds: float) -> int:
 
 
 def _is_wanted(box: BoxInfo) -> bool:
-    return box["status"] in LIVE or box["desired"] == "running"
+    return box["status"] in LIVE or box["desired"] in ("running", "restarted")
 
 
 def _drain(client: Client, boxes: list[BoxInfo], timeout_seconds: float) -> int:

@@ -61,7 +61,7 @@ def state(box: BoxInfo, now: float) -> str:
         return _join(status, _age(box.get("started_at"), now))
     if status in {"stopped", "failed"}:
         ended = _age(box.get("ended_at") or box.get("updated_at"), now)
-        due = box.get("desired") == "running"
+        due = box.get("desired") in {"running", "restarted"}
         return _join("restarting" if due else status, _exit(box), f"{ended} ago" if ended else "")
     if status == "configured":
         created = _age(box.get("created_at"), now)

@@ -13,6 +13,9 @@ from typing import Any
 
 from boxlited.errors import InvalidArgument
 
+LEAST_MEMORY_MIB, MOST_MEMORY_MIB = 4, 64 * 1024 * 1024  # as the daemon has it, which does not know the options
+MOST_PROCESSORS = 4096
+MOST_PIDS = 4194304
 _MEMORY = re.compile(r"(\d+(?:\.\d+)?)\s*([bkmgt]?)(?:i?b)?", re.IGNORECASE | re.ASCII)
 _MIB = {"": 1 / 1024**2, "b": 1 / 1024**2, "k": 1 / 1024, "m": 1.0, "g": 1024.0, "t": 1024.0**2}
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?[dhms])+", re.ASCII)
@@ -25,7 +28,30 @@ def memory_mib(text: str) -> int:
     if match is None:
         raise InvalidArgument(f"--memory {text!r}: expected a number and b, k, m or g, such as 512m")
     amount = float(match.group(1)) * _MIB[match.group(2).lower()]
+    if not LEAST_MEMORY_MIB <= amount <= MOST_MEMORY_MIB:
+        raise InvalidArgument(
+            f"--memory {text!r}: a box has {LEAST_MEMORY_MIB}m to {MOST_MEMORY_MIB // 1024**2}t; a number without a"
+            " unit is bytes"
+        )
     return -int(-amount // 1)
+
+
+def processors(count: float) -> float:
+    if not 0 < count <= MOST_PROCESSORS:
+        raise InvalidArgument(f"--cpus {count:g}: expected more than 0 and at most {MOST_PROCESSORS}, such as 1.5")
+    return count
+
+
+def pids(count: int) -> int:
+    if not 1 <= count <= MOST_PIDS:
+        raise InvalidArgument(f"--pids {count}: expected 1 to {MOST_PIDS}")
+    return count
+
+
+def given(option: str, text: str) -> str:
+    if not text:
+        raise InvalidArgument(f"{option}: nothing was given; leave it out for the default")
+    return text
 
 
 def environment(pairs: Iterable[str], surrounding: Mapping[str, str]) -> dict[str, str]:
@@ -71,7 +97,7 @@ def restart(text: str) -> dict[str, Any]:
         raise InvalidArgument(f"--restart {text!r}: expected no, always, on-failure or on-failure:N")
     if not colon:
         return {"policy": policy}
-    if not (retries.isascii() and retries.isdecimal()):
+    if not (retries.isascii() and retries.isdecimal() and len(retries) < 10):
         raise InvalidArgument(f"--restart {text!r}: {retries!r} is not a number of retries")
     return {"policy": policy, "max_retries": int(retries)}
 

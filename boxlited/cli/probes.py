@@ -176,9 +176,14 @@ def daemon_socket(path: str | None) -> SocketFacts:
         return SocketFacts(where, errno_name(error) if error.errno else str(error), None)
     try:
         with Client(where) as client:
-            return SocketFacts(where, None, str(client.config().get("version") or "") or None)
+            config = client.config()
+        return SocketFacts(where, None, str(config.get("version") or "") or None, _text(config.get("home")))
     except BoxlitedError:
         return SocketFacts(where, None, None)
+
+
+def _text(said: object) -> str | None:
+    return said if isinstance(said, str) and said.startswith("/") else None
 
 
 def home_path() -> Path:
@@ -197,13 +202,14 @@ def home_path() -> Path:
         raise InvalidArgument(f"user {os.geteuid()} has no home directory: set HOME, or BOXLITED_HOME") from error
 
 
-def home() -> HomeFacts:
-    path = home_path().absolute()
-    nearest = next(directory for directory in (path, *path.parents) if directory.is_dir())
+def home(of_daemon: str | None = None) -> HomeFacts:
+    """Of the daemon that answers; else of one that this user would start."""
+    path = Path(of_daemon) if of_daemon is not None else home_path().absolute()
+    nearest = next(directory for directory in (path, *path.parents) if os.path.isdir(directory))
     space = os.statvfs(nearest)
     return HomeFacts(
         path=str(path),
-        exists=nearest == path,
+        exists=of_daemon is not None or nearest == path,
         nearest=str(nearest),
         writable=os.access(nearest, os.W_OK | os.X_OK),
         free_bytes=space.f_bavail * space.f_frsize,

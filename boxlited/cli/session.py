@@ -68,7 +68,7 @@ class Session:
         return fitting[0] if fitting else None
 
     def each(self, refs: Sequence[str], action: Callable[[str], object], quiet: bool = False) -> int:
-        """Do it to every box and say which are done; the exit code for all of them."""
+        """Do it to every box and say which are done; the exit code on which all failures agree, or 1."""
         codes = set()
         for ref in refs:
             try:
@@ -83,9 +83,9 @@ class Session:
                     say(line(ref))
                 if isinstance(found, dict) and found.get("warning"):
                     complain(f"warning: box {ref}: {found['warning']}")
-        if len(refs) == 1 and codes:
-            return codes.pop()
-        return exits.FAILED if codes else exits.OK
+        if not codes:
+            return exits.OK
+        return codes.pop() if len(codes) == 1 else exits.FAILED
 
 
 def say(words: str) -> None:

@@ -58,7 +58,7 @@ def prepare(connection: sqlite3.Connection, path: Path, load: Callable[[sqlite3.
     try:
         _check_header(path)
         _refuse_newer(path)
-        connection.execute("PRAGMA journal_mode = WAL")
+        _use_write_ahead_log(connection, path)
         _judge_version(_version(connection), path)
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute(f"PRAGMA busy_timeout = {BUSY_MILLISECONDS}")
@@ -71,6 +71,17 @@ def prepare(connection: sqlite3.Connection, path: Path, load: Callable[[sqlite3.
         if primary_code(error) in CONTENT_ERRORS:
             raise Corrupt(str(error)) from error
         raise unusable(path, error) from error
+
+
+def _use_write_ahead_log(connection: sqlite3.Connection, path: Path) -> None:
+    """SQLite refuses it without an error, by naming the mode that stays."""
+    mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+    if mode != "wal":
+        raise StartupError(
+            f"the database {path} cannot have a write-ahead log (SQLite keeps journal mode {mode!r}): put the home on a"
+            " local file system that can share memory (--home); a network file system often cannot",
+            EX_CANTCREAT,
+        )
 
 
 def _check_header(path: Path) -> None:

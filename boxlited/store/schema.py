@@ -60,6 +60,7 @@ MIGRATIONS: tuple[str, ...] = (
     ) STRICT, WITHOUT ROWID;
     INSERT INTO facts SELECT 'rebuild', 'wanted' WHERE NOT EXISTS (SELECT 1 FROM boxes);
     """,
+    "-- `desired` may be 'restarted'\n",
 )
 
 SCHEMA_VERSION = len(MIGRATIONS)

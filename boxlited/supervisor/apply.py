@@ -21,6 +21,7 @@ from boxlited.failpoints import hit
 from boxlited.model import Box, BoxStatus, Desired, EventKind, IdentityKind, StopCause
 from boxlited.supervisor.cgroup import Cgroups
 from boxlited.supervisor.crash import CrashReport
+from boxlited.supervisor.decide import wanted_after_drain
 from boxlited.supervisor.directories import Directories
 from boxlited.supervisor.exitfile import remove_half
 from boxlited.supervisor.kernel import KernelProtocol
@@ -93,7 +94,8 @@ class Applier:
         if Step.KILL_LEFTOVERS in steps:
             await self._kill_leftovers(box)
         if Step.DRAIN in steps or Step.DRAIN_NOW in steps:
-            await self._drain(box, 0.0 if Step.DRAIN_NOW in steps else options.grace_seconds, options.cause)
+            grace = 0.0 if Step.DRAIN_NOW in steps else options.grace_seconds
+            await self._drain(box, grace, options.cause, wanted_after_drain(box, request))
         box = await self._write_row(box, sight, plan, options)
         if Step.REMOVE_PID_FILE in steps:
             self._remove_pid_file(box)
@@ -133,12 +135,12 @@ class Applier:
         except OSError as error:
             log.error("shim.pid could not be written anew", box_id=box.box_id, error=error.strerror)
 
-    async def _drain(self, box: Box, grace_seconds: float, cause: StopCause) -> None:
+    async def _drain(self, box: Box, grace_seconds: float, cause: StopCause, wanted: Desired) -> None:
         runtime = self._ledger.runtime(box.box_id)
         if runtime.handle is not None:
             with suppress(ProcessLookupError):  # it died between the look and the signal
                 await self._drainer.drain(
-                    box, runtime.handle, dead_event(runtime), grace_seconds, cause, runtime.patience
+                    box, runtime.handle, dead_event(runtime), grace_seconds, cause, wanted, runtime.patience
                 )
 
     async def _kill_leftovers(self, box: Box) -> None:

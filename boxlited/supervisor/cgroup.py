@@ -105,12 +105,10 @@ class Cgroups:
         """
         found: bool | None = None
         for directory in self._directories(box_id):
-            members = _content(directory / "cgroup.procs")
-            if members is None:
-                continue
-            if members.strip():
+            inhabited = _inhabited(directory)
+            if inhabited:
                 return True
-            found = False
+            found = inhabited if found is None else found
         return found
 
     def kill(self, box_id: str) -> None:
@@ -336,6 +334,15 @@ def _content(path: Path) -> str | None:
         if error.errno in NO_CGROUP:
             return None
         raise
+
+
+def _inhabited(directory: Path) -> bool | None:
+    """With v2 the kernel counts the groups within, which a box may have made; `cgroup.procs` names only its own."""
+    counted = _value(_content(directory / "cgroup.events"), "populated")
+    if counted is not None:
+        return counted != 0
+    members = _content(directory / "cgroup.procs")
+    return None if members is None else bool(members.strip())
 
 
 def _keyed(path: Path, key: str) -> int | None:

@@ -28,6 +28,7 @@ OBEDIENT_SIGNALS = frozenset({"SIGTERM", "SIGKILL", "SIGINT", "SIGHUP", "SIGQUIT
 
 LIVE_STATUS = frozenset({BoxStatus.RUNNING, BoxStatus.STOPPING, BoxStatus.PAUSED, BoxStatus.UNKNOWN})
 ENDS_IT = frozenset({Request.STOP, Request.REMOVE, Request.FORCE_REMOVE})  # no policy acts against these
+WANTS_A_RUN = frozenset({Desired.RUNNING, Desired.RESTARTED})
 NO_SUCCESS = frozenset({StopCause.LOST, StopCause.HOST_REBOOTED})
 ON_PURPOSE = frozenset({StopCause.USER, StopCause.AUTO_STOP, StopCause.DRAINED})
 
@@ -78,7 +79,17 @@ def wants_drain(box: Box) -> bool:
         return False
     if box.status in LIVE_STATUS:
         return True
+    if box.desired is Desired.RESTARTED:  # the old run has ended: this is the new one
+        return False
     return box.status is BoxStatus.STOPPED and box.stop_cause in ON_PURPOSE
+
+
+def wanted_after_drain(box: Box, request: Request) -> Desired:
+    """The intent that goes into the row before the first signal: a daemon killed after it goes on from there."""
+    if box.desired is Desired.REMOVED:
+        return Desired.REMOVED
+    restarts = request is Request.STOP_TO_START or (box.desired is Desired.RESTARTED and request not in ENDS_IT)
+    return Desired.RESTARTED if restarts else Desired.STOPPED
 
 
 def _decide_unknown(box: Box, seen: Observation, request: Request) -> Plan:
@@ -107,7 +118,7 @@ def _decide_unknown(box: Box, seen: Observation, request: Request) -> Plan:
 def _decide_alive(box: Box, seen: Observation, request: Request) -> Plan:
     if box.desired is Desired.REMOVED or request is Request.FORCE_REMOVE:
         return Plan(steps=(Step.DRAIN_NOW,), again=True)
-    if request is Request.STOP or wants_drain(box):
+    if request in (Request.STOP, Request.STOP_TO_START) or wants_drain(box):
         return Plan(steps=(Step.DRAIN,), again=True)
     if request is Request.REMOVE:
         return Plan(refuse=f"box {box.name} is running: stop it first, or remove it with force")
@@ -179,7 +190,7 @@ def _directory_missing(box: Box, request: Request) -> Plan:
     if request in (Request.START, Request.ATTACH):
         return Plan(refuse=f"the directory of box {box.name} is missing: remove the box and create it anew")
     if box.stop_cause is StopCause.DIRECTORY_MISSING:
-        return Plan(steps=(Step.WANT_STOPPED,)) if box.desired is Desired.RUNNING else NOTHING
+        return Plan(steps=(Step.WANT_STOPPED,)) if box.desired in WANTS_A_RUN else NOTHING
     return Plan(
         steps=(Step.SETTLE, Step.WANT_STOPPED),
         status=BoxStatus.FAILED,
@@ -198,19 +209,22 @@ def _closed(box: Box, seen: Observation, request: Request) -> Plan:
         case Request.ATTACH:
             return Plan(steps=cleanup, refuse=_why_not_running(box))
         case Request.STOP:
-            wanted = (Step.WANT_STOPPED,) if box.desired is Desired.RUNNING else ()
+            wanted = (Step.WANT_STOPPED,) if box.desired in WANTS_A_RUN else ()
             return Plan(steps=(*cleanup, *wanted))
+        case Request.STOP_TO_START:
+            return Plan(steps=cleanup)
         case Request.RESTART:
-            if box.desired is not Desired.RUNNING:
+            if box.desired not in WANTS_A_RUN:
                 return Plan(steps=cleanup)
-            return Plan(steps=(*cleanup, Step.SPAWN), restart_count=box.restart_count + 1)
+            count = 0 if box.desired is Desired.RESTARTED else box.restart_count + 1
+            return Plan(steps=(*cleanup, Step.SPAWN), restart_count=count)
         case Request.RECONCILE:
             return _closed_reconcile(box, cleanup)
 
 
 def _closed_reconcile(box: Box, cleanup: tuple[Step, ...]) -> Plan:
-    if box.desired is Desired.RUNNING:
-        if wants_restart(box, box.status, box.exit_code, box.stop_cause):
+    if box.desired in WANTS_A_RUN:
+        if box.desired is Desired.RESTARTED or wants_restart(box, box.status, box.exit_code, box.stop_cause):
             return Plan(steps=(*cleanup, Step.SCHEDULE_RESTART))
         return Plan(steps=(*cleanup, Step.WANT_STOPPED))
     ended = box.status in (BoxStatus.STOPPED, BoxStatus.FAILED)
@@ -237,8 +251,8 @@ def _settle(box: Box, seen: Observation, request: Request) -> Plan:
         steps.append(Step.REMOVE_PID_FILE)
     count = 0 if (seen.ran_seconds or 0.0) >= HEALTHY_AFTER_SECONDS else box.restart_count
     if cause is StopCause.DIRECTORY_MISSING or request in ENDS_IT:
-        steps.extend((Step.WANT_STOPPED,) if box.desired is Desired.RUNNING else ())
-    elif request is not Request.START:
+        steps.extend((Step.WANT_STOPPED,) if box.desired in WANTS_A_RUN else ())
+    elif request not in (Request.START, Request.STOP_TO_START):
         steps.extend(_follow_up(box, status, seen.exit_code, cause, count))
     return Plan(
         steps=tuple(steps),
@@ -279,12 +293,15 @@ def _interrupted_start(box: Box, seen: Observation, request: Request) -> Plan:
 
 
 def decide_start_failed(box: Box, seen: Observation, *, by_policy: bool) -> Plan:
-    """A start did not succeed. By the restart policy's timer: the policy goes on; by a user: it ends."""
+    """A start did not succeed. By the restart policy's timer: the policy goes on; by a user: it ends.
+
+    A restart by a user that was cut goes on by the timer, and is the user's all the same.
+    """
     if seen.alive or seen.identity is IdentityKind.UNKNOWN:
         return NOTHING
     steps: tuple[Step, ...] = _with_pid_file((Step.SETTLE,), seen)
     follow: tuple[Step, ...] = (Step.WANT_STOPPED,)
-    if by_policy:
+    if by_policy and box.desired is not Desired.RESTARTED:
         follow = _follow_up(box, BoxStatus.FAILED, None, StopCause.START_FAILED, box.restart_count)
     return Plan(steps=(*steps, *follow), status=BoxStatus.FAILED, cause=StopCause.START_FAILED)
 
@@ -292,6 +309,8 @@ def decide_start_failed(box: Box, seen: Observation, *, by_policy: bool) -> Plan
 def _follow_up(
     box: Box, status: BoxStatus, exit_code: int | None, cause: StopCause | None, count: int
 ) -> tuple[Step, ...]:
+    if box.desired is Desired.RESTARTED:
+        return (Step.SCHEDULE_RESTART,)
     if box.desired is not Desired.RUNNING:
         return ()
     if not wants_restart(box, status, exit_code, cause):
@@ -318,7 +337,7 @@ def wants_restart(box: Box, status: BoxStatus, exit_code: int | None, cause: Sto
 
 def classify_end(box: Box, seen: Observation) -> tuple[BoxStatus | None, StopCause | None]:
     """How a run ended. (None, None): it never began."""
-    stopping = box.desired is not Desired.RUNNING
+    stopping = box.desired not in WANTS_A_RUN or (box.desired is Desired.RESTARTED and box.status in LIVE_STATUS)
     purpose = box.stop_cause if box.stop_cause in ON_PURPOSE else StopCause.USER
     mine = seen.exit_run is not ExitRun.OTHER
     if seen.exit is ExitSeen.CRASH and mine:

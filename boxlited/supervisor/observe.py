@@ -27,6 +27,7 @@ from boxlited.supervisor.plans import ExitRun, ExitSeen, Observation
 from boxlited.supervisor.runtime import BoxRuntime
 
 EVIDENCE_WAIT_SECONDS = 0.5
+CLOCK_SLACK_SECONDS = 1.0  # a slewed wall clock, and times of files that are some milliseconds coarse
 NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 
 
@@ -147,6 +148,8 @@ class Observer:
         pid_file_wrong: bool,
     ) -> Sight:
         info, problem = _read_exit(layout)
+        run = _exit_run(box, info)
+        written_at = None if info is None or run is ExitRun.OTHER else os.lstat(layout.exit_file).st_mtime
         alive = handle is not None
         status = None if alive else self._shim_status(runtime)
         observation = Observation(
@@ -157,14 +160,14 @@ class Observer:
             pid_file=_is_there(layout.pid_file),
             pid_file_wrong=pid_file_wrong,
             exit=_exit_seen(info, problem),
-            exit_run=_exit_run(box, info),
+            exit_run=run,
             exit_signal=info.signal if info else None,
             exit_code=info.exit_code if info else None,
             shim_signal=status.signal_name if status else None,
             shim_code=status.code if status else None,
             oom=not alive and bool(self._cgroups.oom_kills(box.box_id)),
             leftovers=not alive and bool(self._cgroups.populated(box.box_id)),
-            ran_seconds=self._ran_seconds(box),
+            ran_seconds=self._ran_seconds(box, runtime, written_at),
             evidence_pending=not alive and _evidence_pending(runtime, status),
             unknown_passes=0,
         )
@@ -175,10 +178,28 @@ class Observer:
             runtime.shim_status = runtime.handle.exit_status()
         return runtime.shim_status
 
-    def _ran_seconds(self, box: Box) -> float | None:
-        if box.started_boottime is None or box.boot_id != self.boot_id:
+    def _ran_seconds(self, box: Box, runtime: BoxRuntime, written_at: float | None) -> float | None:
+        """How long the run lasted; up to now where its end was not seen and left no record, None so after a reboot."""
+        if box.started_boottime is None or box.started_at is None:
             return None
-        return max(0.0, self._kernel.boottime() - box.started_boottime)
+        by_wall = None if written_at is None else written_at - box.started_at
+        if box.boot_id != self.boot_id:
+            return by_wall
+        until_now = max(0.0, self._kernel.boottime() - box.started_boottime)
+        if runtime.died_at is not None:
+            return max(0.0, until_now - (trio.current_time() - runtime.died_at))
+        if written_at is None or by_wall is None:
+            return until_now
+        return _shortest((by_wall, until_now - (time.time() - written_at)), until_now)
+
+
+def _shortest(estimates: tuple[float, ...], longest: float) -> float:
+    """A step of the wall clock during the run spoils the one estimate, a step after it the other.
+
+    The one that it makes impossible is left out; of two that may be true, the shorter claims less.
+    """
+    possible = [one for one in estimates if -CLOCK_SLACK_SECONDS <= one <= longest + CLOCK_SLACK_SECONDS]
+    return max(0.0, min(possible, default=longest))
 
 
 def _is_directory(path: Path) -> bool:

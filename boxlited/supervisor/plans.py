@@ -20,6 +20,7 @@ class Request(Enum):
     START = "start"
     RESTART = "restart"  # the restart policy's timer
     STOP = "stop"
+    STOP_TO_START = "stop_to_start"  # the first half of a restart by a user; START is the other
     REMOVE = "remove"
     FORCE_REMOVE = "force_remove"
     ATTACH = "attach"

@@ -193,8 +193,10 @@ class Reconciler:
 
 
 def _at_rest(box: Box) -> bool:
-    return box.status in (BoxStatus.RUNNING, BoxStatus.CONFIGURED, BoxStatus.STOPPED, BoxStatus.FAILED) and (
-        (box.status is BoxStatus.RUNNING) == (box.desired is Desired.RUNNING)
+    return (
+        box.status in (BoxStatus.RUNNING, BoxStatus.CONFIGURED, BoxStatus.STOPPED, BoxStatus.FAILED)
+        and (box.status is BoxStatus.RUNNING) == (box.desired is Desired.RUNNING)
+        and box.desired is not Desired.RESTARTED
     )
 
 

@@ -1,7 +1,7 @@
 """The restart policy's timers: exponential backoff with jitter, in memory only.
 
-That a restart is due is in the row (wanted running, ended, policy says so); the timer is
-found again by `decide` after a restart of the daemon. A manual stop cancels it.
+That a restart is due is in the row (wanted running, ended, policy says so; or a restart by a user was cut);
+the timer is found again by `decide` after a restart of the daemon. A manual stop cancels it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 import trio
 
-from boxlited.model import Box, BoxID
+from boxlited.model import Box, BoxID, Desired
 from boxlited.supervisor.ledger import Ledger
 from boxlited.supervisor.runtime import BoxRuntime
 
@@ -50,7 +50,8 @@ class Restarts:
         runtime = self._ledger.runtime(box.box_id)
         if runtime.restart_scope is not None:
             return None
-        delay = backoff_seconds(box, self._random.random())
+        restarted = box.desired is Desired.RESTARTED  # by a user, who waits for no backoff
+        delay = 0.0 if restarted else backoff_seconds(box, self._random.random())
         scope = runtime.restart_scope = trio.CancelScope()
         self._nursery.start_soon(self._wait, runtime, delay, scope)
         return delay

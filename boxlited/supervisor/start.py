@@ -110,7 +110,7 @@ class Starter:
 
     async def _record_intent(self, box: Box, run_id: str, restart_count: int) -> Box:
         changes = {
-            "desired": Desired.RUNNING,
+            "desired": Desired.RESTARTED if box.desired is Desired.RESTARTED else Desired.RUNNING,  # until it runs
             "run_id": run_id,
             "boot_id": self._boot_id,
             "pid": None,
@@ -201,6 +201,7 @@ class Starter:
         now = self._kernel.boottime()
         changes = {
             "status": BoxStatus.RUNNING,
+            "desired": Desired.RUNNING,
             "pid": spawned.pid,
             "pidfs_inode": handle.inode if handle is not None else None,
             "identity": IdentityKind.VERIFIED,

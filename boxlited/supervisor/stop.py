@@ -39,14 +39,15 @@ class Drainer:
         dead: trio.Event,
         grace_seconds: float,
         cause: StopCause,
+        wanted: Desired,
         patience: Patience,
     ) -> None:
-        """Stop a live shim and its workload; returns when the shim is proven dead.
+        """Stop a live shim and its workload; returns when the shim is proven dead. `wanted`: of the box, after it.
 
         `grace_seconds` 0 kills at once; `patience` may make it less. Raises Timeout when even SIGKILL did not end it.
         Cancellation leaves `stopping` in the row; the next pass goes on.
         """
-        await self._record_intent(box, cause)
+        await self._record_intent(box, cause, wanted)
         hit("stop.after_intent")
         if patience.least(grace_seconds) > 0:
             _send(handle, signal.SIGTERM)
@@ -85,11 +86,10 @@ class Drainer:
     def _speaks_our_signals(self, box: Box) -> bool:
         return box.spec.engine in self._own_engines and box.run_id is not None
 
-    async def _record_intent(self, box: Box, cause: StopCause) -> None:
-        if box.status is BoxStatus.STOPPING and box.desired is not Desired.RUNNING:
+    async def _record_intent(self, box: Box, cause: StopCause, wanted: Desired) -> None:
+        if box.status is BoxStatus.STOPPING and box.desired is wanted:
             return
-        desired = Desired.REMOVED if box.desired is Desired.REMOVED else Desired.STOPPED
-        changes = {"status": BoxStatus.STOPPING, "desired": desired, "stop_cause": cause}
+        changes = {"status": BoxStatus.STOPPING, "desired": wanted, "stop_cause": cause}
         await self._ledger.write(
             box, changes, EventKind.STOPPING, {"cause": cause.value, "pid": box.pid}, durable=False
         )

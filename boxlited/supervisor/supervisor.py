@@ -96,12 +96,13 @@ class Supervisor(Wiring):
         return await self._transition(box_id, Request.STOP, Options(timeout_seconds))
 
     async def restart(self, ref: str, timeout_seconds: float = 30) -> Box:
+        """Stop and start. One that is cut between the two goes on: the row says that a run is wanted after the stop."""
         box_id = self.get(ref).box_id
         self._restarts.cancel(box_id)
 
         async def both() -> Box:
             async with self._ledger.runtime(box_id).locked(timeout_seconds):
-                row = await self._settler.settle(box_id, Request.STOP, Options(timeout_seconds))
+                row = await self._settler.settle(box_id, Request.STOP_TO_START, Options(timeout_seconds))
                 if row is None:
                     raise InvalidState(f"box {box_id} was removed when it stopped (auto_remove)")
                 return await self._settler.demand(box_id, Request.START, Options(timeout_seconds))

@@ -146,7 +146,7 @@ class Soak:
         """What ends by itself, or waits for its policy, is stopped: its time would come while the oracle compares."""
         restless = False
         for row in daemon.client.list():
-            is_due = row["desired"] == "running" and row["status"] != "running"
+            is_due = row["desired"] in ("running", "restarted") and row["status"] != "running"
             if is_due or (row["status"] == "running" and row["name"] in short):
                 restless = True
                 with suppress(BoxlitedError), crowd.deeds.during("stop", row["box_id"]):

@@ -7,12 +7,11 @@ from pathlib import Path
 from boxlited.supervisor.pidfile import parse_start_time
 from tests.integration.daemon_harness import Daemon, is_alive, until
 
-
 PF_EXITING = 0x4
 
 
 def runs(pid: int) -> bool:
-    """Alive, and not on its way out either: the kernel takes a process out of its control group before it is a zombie."""
+    """Alive, and not on its way out either: a process leaves its control group before it is a zombie."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):

@@ -115,6 +115,36 @@ def test_row_08_killed_during_stop(daemon: Daemon, point: str) -> None:
     daemon.check_oracle({box["box_id"]: "stopped", other["box_id"]: "running"})
 
 
+@pytest.mark.parametrize("point", [*STOP, *START])
+def test_row_08_killed_during_restart(daemon: Daemon, point: str) -> None:
+    """A restart is no stop: wherever it is cut, the box runs afterwards, and it is another run."""
+    box, other = daemon.run(), daemon.run()
+    cut(daemon, point)
+    with pytest.raises(BoxlitedError):
+        daemon.client.restart(box["box_id"])
+    daemon.wait_killed()
+    daemon.start()
+    row = daemon.until_box(
+        box["box_id"], lambda row: row["status"] == "running" and row["run_id"] != box["run_id"], "it runs anew"
+    )
+    assert row["desired"] == "running"
+    daemon.check_oracle({box["box_id"]: "running", other["box_id"]: "running"})
+
+
+@pytest.mark.parametrize("point", ["stop.after_intent", "apply.after_write", "start.after_intent"])
+def test_row_08_a_stop_is_final_though_a_restart_was_cut_before_it(daemon: Daemon, point: str) -> None:
+    box = daemon.run()
+    cut(daemon, point)
+    with pytest.raises(BoxlitedError):
+        daemon.client.restart(box["box_id"])
+    daemon.wait_killed()
+    daemon.start()
+    daemon.client.stop(box["box_id"])
+    daemon.restart_after_kill()
+    assert daemon.get(box["box_id"])["desired"] == "stopped"
+    daemon.check_oracle({box["box_id"]: "stopped"})
+
+
 @pytest.mark.parametrize("point", REMOVE)
 def test_row_07_killed_during_remove(daemon: Daemon, point: str) -> None:
     box, other = daemon.create(), daemon.run()

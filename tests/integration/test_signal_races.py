@@ -65,7 +65,7 @@ def seen_dead() -> trio.Event:
 async def test_stop_of_a_shim_that_has_just_been_reaped(reaped: PidfdHandle, grace: float) -> None:
     written = Written()
     drainer = Drainer(cast(Ledger, written), OWN_ENGINES)
-    await drainer.drain(running(), reaped, seen_dead(), grace, StopCause.USER, Patience())
+    await drainer.drain(running(), reaped, seen_dead(), grace, StopCause.USER, Desired.STOPPED, Patience())
     assert written.rows[0]["status"] is BoxStatus.STOPPING
     reaped.close()
 

@@ -298,6 +298,21 @@ def refused_token(daemon: Daemon, path: Path) -> str:
     return done.stderr
 
 
+@pytest.mark.parametrize("occupied", [True, False])
+def test_a_start_that_is_refused_leaves_no_home_behind_that_it_made(daemon: Daemon, *, occupied: bool) -> None:
+    if occupied:
+        daemon.start()
+    else:
+        daemon.socket.parent.mkdir()
+        daemon.socket.write_text("mine")
+    fresh = daemon.root / "fresh"
+    argv = [sys.executable, "-m", "boxlited.cli.boxlited", "serve", "--home", str(fresh), "--socket"]
+    done = subprocess.run([*argv, str(daemon.socket)], capture_output=True, text=True, timeout=END_SECONDS, check=False)
+    assert done.returncode == 73
+    assert str(daemon.socket) in done.stderr
+    assert not fresh.exists()
+
+
 _FORBIDDEN = """
 import os, sys
 from boxlited.client import Client

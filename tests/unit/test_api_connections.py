@@ -136,6 +136,35 @@ async def test_a_handshake_that_is_none_is_answered_in_the_usual_shape(
         await assert_closed(wire)
 
 
+@pytest.mark.parametrize(
+    ("target", "status"),
+    [
+        ("http://localhost/v1/boxes/web", 200),
+        ("HTTPS://localhost:8000/v1/boxes/web?x=http://y/", 200),
+        ("http://127.0.0.1/v1/boxes/none", 404),
+        ("http://localhost", 404),
+        ("http://localhost?/v1/boxes/web", 404),
+        ("http://user@localhost/v1/boxes/web", 404),
+        ("ftp://localhost/v1/boxes/web", 404),
+        ("http:///v1/boxes/web", 404),
+    ],
+)
+async def test_a_target_that_is_a_whole_url_is_taken_for_its_path(api: Api, target: str, status: int) -> None:
+    api.supervisor.put("web")
+    async with Wire.open(api.path) as wire:
+        assert (await wire.ask("GET", target)).status_code == status
+
+
+async def test_the_authority_of_a_whole_url_counts_and_not_the_host_beside_it(api: Api) -> None:
+    async with Wire.open(api.path) as wire:
+        assert (await wire.ask("GET", "http://evil.example/v1/boxes")).status_code == 403
+    request = b"GET http://localhost/v1/boxes HTTP/1.1\r\nHost: evil.example\r\n\r\n"
+    async with Wire.open(api.path) as wire:
+        wire.http.send(h11.Request(method="GET", target="/", headers=[("host", "x")]))
+        await wire.stream.send_all(request)
+        assert (await wire.head()).status_code == 200
+
+
 async def test_an_upgrade_to_http2_is_ignored(api: Api) -> None:
     async with Wire.open(api.path) as wire:
         head = await wire.ask(

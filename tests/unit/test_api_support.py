@@ -319,7 +319,9 @@ async def served(
     """Serves on `directory`/b.sock and on `more`. Stops the server at the end and waits for it."""
     supervisor = supervisor or MemorySupervisor()
     path = directory / "b.sock"
-    server = ApiServer(supervisor, [listen_unix(path), *more], grace_seconds=grace_seconds, stop_seconds=stop_seconds)
+    server = ApiServer(
+        supervisor, [listen_unix(path), *more], grace_seconds=grace_seconds, stop_seconds=stop_seconds, home="/the/home"
+    )
     with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
             await nursery.start(server.serve)

@@ -28,6 +28,7 @@ async def test_config_shows_defaults_and_capabilities(api: Api) -> None:
     assert config["defaults"]["image"] == "host"
     assert config["capabilities"]["tty_enabled"] is False
     assert config["version"]
+    assert config["home"] == "/the/home"
 
 
 async def test_me_is_the_uid_of_the_peer(api: Api) -> None:
@@ -144,7 +145,7 @@ async def test_the_tcp_listener_asks_for_the_token(tmp_path: Path) -> None:
                 reply = await client.get("/v1/boxes", headers=headers)
                 error_of(reply, 401, "unauthenticated")
                 assert reply.headers["www-authenticate"].startswith("Bearer")
-            assert (await client.get("/v1/config")).status_code == 200
+            assert (await client.get("/v1/config")).json()["home"] is None  # nobody has said who asks
             assert (await client.get("/healthz")).status_code == 200
             error_of(await client.get("/metrics"), 401, "unauthenticated")
             good = {"Authorization": f"Bearer {TOKEN}"}

@@ -254,6 +254,15 @@ def test_populated_is_what_any_of_them_says(tree: Tree) -> None:
     assert base.exists()
 
 
+@pytest.mark.parametrize("populated", [0, 1])
+def test_populated_counts_the_groups_within_where_the_kernel_does(tree: Tree, populated: int) -> None:
+    base = tree.v2()
+    cgroups = tree.detect()
+    prepare(cgroups)
+    (parent_of(base) / "box" / "cgroup.events").write_text(f"populated {populated}\nfrozen 0\n")
+    assert cgroups.populated("box") is bool(populated)
+
+
 def test_usage_is_what_is_counted(tree: Tree) -> None:
     base = tree.v2()
     cgroups = tree.detect()

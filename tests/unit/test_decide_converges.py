@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from boxlited.model import Box, BoxStatus, Desired, IdentityKind, StopCause
-from boxlited.supervisor.decide import decide, is_run_open
+from boxlited.supervisor.decide import decide, is_run_open, wanted_after_drain
 from boxlited.supervisor.plans import ExitRun, ExitSeen, Observation, Plan, Request, Step
 from tests.unit.decide_support import observations, rows
 
@@ -44,12 +44,15 @@ def seen_changes(row: Box, step: Step) -> dict[str, object]:
             return {}
 
 
-def row_changes(row: Box, seen: Observation, plan: Plan, step: Step) -> dict[str, object]:
+def row_changes(row: Box, seen: Observation, plan: Plan, step: Step, request: Request) -> dict[str, object]:
     """What a step makes of the row."""
     match step:
         case Step.DRAIN | Step.DRAIN_NOW:
-            desired = Desired.REMOVED if row.desired is Desired.REMOVED else Desired.STOPPED
-            return {"status": BoxStatus.STOPPING, "desired": desired, "stop_cause": StopCause.USER}
+            return {
+                "status": BoxStatus.STOPPING,
+                "desired": wanted_after_drain(row, request),
+                "stop_cause": StopCause.USER,
+            }
         case Step.ADOPT:
             found = {"pid": seen.pid, "identity": seen.identity, "ended_at": None, "stop_cause": None}
             return {"status": BoxStatus.RUNNING, "desired": Desired.RUNNING, **found}
@@ -68,12 +71,12 @@ def row_changes(row: Box, seen: Observation, plan: Plan, step: Step) -> dict[str
             return {}
 
 
-def carry_out(row: Box, seen: Observation, plan: Plan) -> World:
+def carry_out(row: Box, seen: Observation, plan: Plan, request: Request) -> World:
     """As `apply` does."""
     for step in plan.steps:
         if step is Step.REMOVE:
             return None, seen
-        row = msgspec.structs.replace(row, **row_changes(row, seen, plan, step))
+        row = msgspec.structs.replace(row, **row_changes(row, seen, plan, step, request))
         seen = replace(seen, **seen_changes(row, step))  # type: ignore[arg-type]
     return row, seen
 
@@ -82,7 +85,7 @@ def settle(row: Box, seen: Observation, request: Request) -> tuple[World, Plan]:
     """As `Settler.settle` does; returns the last plan too."""
     for _ in range(ROUNDS):
         plan = decide(row, seen, request)
-        after, seen = carry_out(row, seen, plan)
+        after, seen = carry_out(row, seen, plan, request)
         if after is None or not plan.again:
             return (after, seen), plan
         row = after
@@ -96,7 +99,10 @@ def check_outcome(request: Request, world: World, plan: Plan) -> None:
     if request is Request.STOP:
         assert not seen.alive
         assert row.status not in (BoxStatus.RUNNING, BoxStatus.STOPPING)
-        assert row.desired is not Desired.RUNNING
+        assert row.desired not in (Desired.RUNNING, Desired.RESTARTED)
+    if request is Request.STOP_TO_START:
+        assert not seen.alive
+        assert row.status not in (BoxStatus.RUNNING, BoxStatus.STOPPING)
     if request in (Request.START, Request.ATTACH):
         assert seen.alive
         assert (row.status in RUNS, row.desired) == (True, Desired.RUNNING)

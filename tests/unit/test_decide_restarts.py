@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from boxlited.model import Box, BoxSpec, BoxStatus, Desired, IdentityKind, Restart, RestartPolicyName, StopCause
-from boxlited.supervisor.decide import decide, decide_start_failed
+from boxlited.supervisor.decide import decide, decide_start_failed, wanted_after_drain
 from boxlited.supervisor.plans import ExitSeen, Observation, Request, Step
 from tests.unit.decide_support import ABSENT, BOX_ID, box
 
@@ -99,3 +99,48 @@ def test_no_policy_waits_for_a_directory_that_is_gone() -> None:
     assert decide(row, Observation(ABSENT, directory=False)).steps == (Step.SETTLE, Step.WANT_STOPPED)
     known = box(BoxStatus.FAILED, policy=RestartPolicyName.ALWAYS, cause=StopCause.DIRECTORY_MISSING, run_open=False)
     assert decide(known, Observation(ABSENT, directory=False), Request.STOP).steps == (Step.WANT_STOPPED,)
+
+
+def of_a_restart(status: BoxStatus, *, run_open: bool) -> Box:
+    return box(status, Desired.RESTARTED, cause=StopCause.USER, run_open=run_open)
+
+
+def test_a_restart_by_a_user_stops_the_old_run_and_no_other() -> None:
+    alive = Observation(IdentityKind.VERIFIED, pid=100)
+    assert decide(box(), alive, Request.STOP_TO_START).steps == (Step.DRAIN,)
+    assert wanted_after_drain(box(), Request.STOP_TO_START) is Desired.RESTARTED
+    cut = of_a_restart(BoxStatus.STOPPING, run_open=True)
+    for request in (Request.RECONCILE, Request.START):
+        assert decide(cut, alive, request).steps == (Step.DRAIN,)
+        assert wanted_after_drain(cut, request) is Desired.RESTARTED
+    assert decide(of_a_restart(BoxStatus.STOPPED, run_open=True), alive).steps == (Step.ADOPT,)
+
+
+@pytest.mark.parametrize("signal", ["SIGTERM", "SIGSEGV"])
+def test_a_restart_by_a_user_that_was_cut_goes_on_whatever_the_policy(signal: str) -> None:
+    ended = Observation(ABSENT, exit=ExitSeen.CRASH, exit_signal=signal)
+    assert decide(of_a_restart(BoxStatus.STOPPING, run_open=True), ended).steps == (
+        Step.SETTLE,
+        Step.SCHEDULE_RESTART,
+    )
+    closed = of_a_restart(BoxStatus.STOPPED, run_open=False)
+    assert decide(closed, Observation(ABSENT)).steps == (Step.SCHEDULE_RESTART,)
+    due = decide(closed, Observation(ABSENT), Request.RESTART)
+    assert (due.steps, due.restart_count) == ((Step.SPAWN,), 0)
+    interrupted = decide(of_a_restart(BoxStatus.STOPPED, run_open=True), Observation(ABSENT))
+    assert interrupted.steps == (Step.CLOSE_RUN, Step.SCHEDULE_RESTART)
+    failed = decide_start_failed(of_a_restart(BoxStatus.STOPPED, run_open=True), Observation(ABSENT), by_policy=True)
+    assert Step.WANT_STOPPED in failed.steps
+
+
+def test_a_manual_stop_beats_a_restart_that_was_cut() -> None:
+    alive = Observation(IdentityKind.VERIFIED, pid=100)
+    stopping = of_a_restart(BoxStatus.STOPPING, run_open=True)
+    assert decide(stopping, alive, Request.STOP).steps == (Step.DRAIN,)
+    assert wanted_after_drain(stopping, Request.STOP) is Desired.STOPPED
+    ended = Observation(ABSENT, exit=ExitSeen.CRASH, exit_signal="SIGTERM")
+    assert Step.WANT_STOPPED in decide(stopping, ended, Request.STOP).steps
+    closed = of_a_restart(BoxStatus.STOPPED, run_open=False)
+    assert decide(closed, Observation(ABSENT), Request.STOP).steps == (Step.WANT_STOPPED,)
+    removed = box(BoxStatus.STOPPING, Desired.REMOVED)
+    assert wanted_after_drain(removed, Request.STOP_TO_START) is Desired.REMOVED

@@ -121,6 +121,17 @@ def test_the_socket_probe_tells_its_cases_apart(tmp_path: Path) -> None:
         assert probes.daemon_socket(str(path)) == SocketFacts(str(path), None, "7.7")
 
 
+def test_the_home_is_that_of_the_daemon_that_answers(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("BOXLITED_HOME", str(tmp_path / "another"))
+    (tmp_path / "home").mkdir()
+    with fake_daemon.serving(tmp_path / "d.sock") as fake:
+        fake.replies["GET", "/v1/config"] = (200, {"version": "7.7", "home": str(tmp_path / "home")})
+        facts = probes.home(probes.daemon_socket(str(tmp_path / "d.sock")).home)
+        assert (facts.path, facts.exists, facts.nearest) == (str(tmp_path / "home"), True, str(tmp_path / "home"))
+        fake.replies["GET", "/v1/config"] = (200, {"version": "7.7", "home": None})  # an older one says nothing
+        assert probes.home(probes.daemon_socket(str(tmp_path / "d.sock")).home).path == str(tmp_path / "another")
+
+
 def test_a_home_that_is_not_there_is_judged_by_where_it_would_be(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("BOXLITED_HOME", str(tmp_path / "a" / "b"))
     facts = probes.home()

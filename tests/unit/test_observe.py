@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import trio
 import trio.testing
@@ -133,3 +135,45 @@ async def test_a_fresh_death_is_waited_on_for_its_record_unless_a_signal_says_th
     assert world.look().observation.evidence_pending is waits
     await trio.sleep(EVIDENCE_WAIT_SECONDS)
     assert not world.look().observation.evidence_pending
+
+
+YEAR = 365 * 86400.0
+DOWN = 60.0  # how long no daemon looked, after an end that nobody saw
+
+
+@pytest.mark.parametrize("ran", [1.0, 40.0])
+@pytest.mark.parametrize(("during", "since"), [(0.0, 0.0), (YEAR, 0.0), (-YEAR, 0.0), (0.0, YEAR), (0.0, -YEAR)])
+def test_a_run_ends_at_its_record_and_not_at_the_look_whatever_the_wall_clock_did_once(
+    world: World, ran: float, during: float, since: float
+) -> None:
+    write_exit_file(world.layout.exit_file, ExitInfo("exited", 1, run_id="r"))
+    written_at = time.time() - DOWN - since
+    os.utime(world.layout.exit_file, (written_at, written_at))
+    row = msgspec.structs.replace(
+        ROW, started_at=written_at - ran - during, started_boottime=world.kernel.now - DOWN - ran
+    )
+    seen = world.observer.observe(row, world.runtime).observation
+    assert seen.ran_seconds == pytest.approx(ran, abs=5)
+
+
+def test_a_run_of_another_boot_is_measured_by_the_wall_clock_and_only_by_its_record(world: World) -> None:
+    started = {"started_at": time.time() - 300, "started_boottime": 5.0, "boot_id": "boot-0"}
+    row = msgspec.structs.replace(ROW, **started)
+    assert world.observer.observe(row, world.runtime).observation.ran_seconds is None
+    write_exit_file(world.layout.exit_file, ExitInfo("exited", 1, run_id="r"))
+    assert world.observer.observe(row, world.runtime).observation.ran_seconds == pytest.approx(300, abs=5)
+
+
+@pytest.mark.parametrize("run_id", ["earlier", None])
+def test_a_run_that_left_no_record_may_have_lasted_until_now(world: World, run_id: str | None) -> None:
+    if run_id is not None:
+        write_exit_file(world.layout.exit_file, ExitInfo("exited", 1, run_id=run_id))
+    row = msgspec.structs.replace(ROW, started_at=time.time() - DOWN, started_boottime=world.kernel.now - DOWN)
+    assert world.observer.observe(row, world.runtime).observation.ran_seconds == DOWN
+
+
+async def test_a_run_whose_end_was_seen_ends_there(world: World, autojump_clock: trio.testing.MockClock) -> None:
+    row = msgspec.structs.replace(ROW, started_at=time.time(), started_boottime=world.kernel.now - DOWN)
+    world.runtime.died_at = trio.current_time()
+    await trio.sleep(DOWN - 1)
+    assert world.observer.observe(row, world.runtime).observation.ran_seconds == pytest.approx(1)

@@ -57,7 +57,8 @@ async def test_a_missing_or_empty_database_is_made_and_asks_for_a_rebuild_until_
 @pytest.mark.parametrize("number", range(1, SCHEMA_VERSION))
 async def test_an_older_database_is_migrated_and_keeps_its_rows(path: Path, number: int) -> None:
     row = box(1)
-    older(path, number, "INSERT INTO events VALUES (41, 1.0, 'warning', NULL, NULL, '{}')")
+    was_filled = ["DELETE FROM facts"] if number >= 2 else []
+    older(path, number, "INSERT INTO events VALUES (41, 1.0, 'warning', NULL, NULL, '{}')", *was_filled)
     connection = sqlite3.connect(path)
     connection.execute(INSERT_BOX, box_values(row))
     connection.commit()
@@ -83,6 +84,21 @@ async def test_a_migration_that_fails_leaves_the_older_database(path: Path, monk
     async with opened(path) as (store, opening):
         assert not opening.rebuilt
         assert dict(store.boxes) == {row.box_id: row}
+
+
+# -- a file system that cannot do what is needed
+
+
+def test_a_database_that_cannot_have_a_write_ahead_log_is_refused_and_not_set_aside(path: Path) -> None:
+    path.touch()
+    connection = sqlite3.connect(f"file:{path}?vfs=unix-dotfile", uri=True, isolation_level=None)  # shares no memory
+    try:
+        with pytest.raises(StartupError, match=r"write-ahead log .*'delete'.*--home") as refused:
+            opening_module.prepare(connection, path, lambda _connection: None)
+    finally:
+        connection.close()
+    assert refused.value.exit_code == 73
+    assert path.exists()
 
 
 # -- damage

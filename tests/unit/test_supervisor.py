@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
 import pytest
 import trio
 import trio.testing
 
+from boxlited.api.prometheus import exposition
 from boxlited.errors import Internal, InvalidState
+from boxlited.store.store import Store
+from boxlited.supervisor.ledger import Ledger
 from boxlited.supervisor.supervisor import Supervisor
 
 
@@ -52,3 +60,16 @@ async def test_a_command_that_the_end_of_the_daemon_cuts_is_not_said_to_be_done(
         callers.start_soon(ask)
         await trio.testing.wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
+
+
+def test_what_only_grows_is_a_counter_for_prometheus_and_what_may_shrink_a_gauge(tmp_path: Path) -> None:
+    """Of every number that the daemon has: a new one has to be put here, and thought about."""
+    store = Store.at(tmp_path / "boxlited.db")
+    supervisor = Supervisor.__new__(Supervisor)
+    supervisor._store, supervisor._ledger = store, Ledger(store, lambda _handle: None)
+    supervisor._spawner = cast(Any, SimpleNamespace(restarts=0))
+    text = exposition(supervisor.metrics()).decode()
+    types = dict(re.findall(r"^# TYPE boxlited_(\w+) (\w+)$", text, re.MULTILINE))
+    gauges = {name for name, kind in types.items() if kind == "gauge"}
+    assert gauges == {"boxes_running", "boxes", "pending_writes", "store_pending", "store_largest_batch"}
+    assert len(types) > len(gauges) + 10

@@ -13,6 +13,19 @@ def test_no_such_box_is_3_and_hints_at_ps(run) -> None:
     assert result.err == "boxctl: no box is called 'nobody'\n  hint: `boxctl ps` lists the boxes\n"
 
 
+@pytest.mark.parametrize("command", [["start"], ["rm", "-f"], ["inspect"], ["wait"], ["kill"]])
+def test_several_boxes_of_which_none_is_there_are_3_as_one_is(fake: FakeDaemon, run, command: list[str]) -> None:
+    result = run(*command, "nobody", "nowhere")
+    assert result.code == 3
+    assert "'nobody'" in result.err
+    assert "'nowhere'" in result.err
+
+
+def test_failures_of_several_kinds_are_1(fake: FakeDaemon, run) -> None:
+    fake.replies["POST", "/v1/boxes/web/start"] = problem(409, "invalid_state", "bad")
+    assert run("start", "nobody", "web").code == 1
+
+
 def test_no_daemon_is_4_and_says_how_to_start_one(run, monkeypatch) -> None:
     monkeypatch.setenv("BOXLITED_SOCKET", "/nonexistent/d.sock")
     for arguments in (["ps"], ["stop", "a", "b"], ["logs", "a"], ["events"], ["events", "--no-follow"]):
@@ -35,6 +48,23 @@ def test_wrong_use_is_2_in_one_line(run, arguments: list[str]) -> None:
     assert result.code == 2
     assert result.err.startswith("boxctl: ")
     assert len(result.err.splitlines()) <= 2
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--cpus", "0"), ("--cpus", "-1"), ("--cpus", "4097"), ("--cpus", "nan"), ("--memory", "0"), ("--memory", "1"),
+     ("--memory", "3m"), ("--memory", "65t"), ("--pids", "0"), ("--pids", "-1"), ("--pids", "4194305"),
+     ("--image", ""), ("--rootfs", ""), ("--restart", "on-failure:9999999999")],
+)  # fmt: skip
+@pytest.mark.parametrize("command", [["create"], ["run", "-d"]])
+def test_a_limit_that_no_box_can_have_is_refused_by_the_name_of_its_option(
+    fake: FakeDaemon, run, command: list[str], option: str, value: str
+) -> None:
+    result = run(*command, option, value, "true")
+    assert result.code == 2
+    assert result.err.startswith(f"boxctl: {option}")
+    assert "$." not in result.err
+    assert fake.requests == []
 
 
 def test_what_the_daemon_says_is_made_harmless(fake: FakeDaemon, run) -> None:

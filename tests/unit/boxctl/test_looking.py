@@ -48,7 +48,7 @@ def test_inspect_prints_an_array_and_complains_of_what_is_missing(fake: FakeDaem
     assert run("inspect", "--format", "json", "web").out == run("inspect", "web").out
     result = run("inspect", "web", "nobody")
     assert [box["name"] for box in json.loads(result.out)] == ["web"]
-    assert result.code == 1
+    assert result.code == 3
     assert "nobody" in result.err
 
 

@@ -7,6 +7,7 @@ import math
 import time
 import unicodedata
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,6 +21,7 @@ from boxlited.cli.streams import stats_table
 from boxlited.cli.system import reconcile_lines
 from boxlited.cli.top import lines_of
 from boxlited.errors import InvalidArgument
+from boxlited.model import BoxSpec
 
 NOW = 1_750_000_000.0
 statuses = st.sampled_from(["configured", "running", "stopping", "stopped", "failed", "unknown", "weird"])
@@ -231,7 +233,7 @@ def test_how_a_box_ended_becomes_an_exit_code(box, code: int) -> None:
 
 @pytest.mark.parametrize(
     ("text", "mib"),
-    [("512m", 512), ("1g", 1024), ("1.5G", 1536), ("2GiB", 2048), ("1048576", 1), ("1048577", 2), ("100k", 1)],
+    [("512m", 512), ("1g", 1024), ("1.5G", 1536), ("2GiB", 2048), ("4194304", 4), ("4194305", 5), ("5000k", 5)],
 )
 def test_memory(text: str, mib: int) -> None:
     assert parse.memory_mib(text) == mib
@@ -304,6 +306,21 @@ def test_no_text_makes_an_option_crash(text: str) -> None:
     for parser in (*parsers, lambda t: parse.since(t, time.time()), lambda t: parse.labels([t])):
         with contextlib.suppress(InvalidArgument):
             parser(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "least", "most"),
+    [
+        ("memory_mib", parse.LEAST_MEMORY_MIB, parse.MOST_MEMORY_MIB), ("cpus", 0.001, parse.MOST_PROCESSORS),
+        ("pids", 1, parse.MOST_PIDS),
+    ],
+)  # fmt: skip
+def test_the_limits_of_the_options_are_those_of_the_daemon(name: str, least: float, most: float) -> None:
+    for value in (least, most):
+        assert getattr(msgspec.convert({name: value}, BoxSpec), name) == value
+    for value in (0 if least < 1 else least - 1, most + 1):
+        with pytest.raises(msgspec.ValidationError):
+            msgspec.convert({name: value}, BoxSpec)
 
 
 @pytest.mark.parametrize(("width", "height"), [(20, 5), (60, 12), (200, 40)])
