@@ -122,3 +122,7 @@ class End(Watched):
         elif self.cut is not None:
             ends.add(("failed", "shim_killed", CODE))
         assert self.told() in ends, f"7: told as {self.told()}"
+        if self.told() == ("failed", "shim_killed", CODE):
+            reason = self.daemon.get(self.subject)["failure_reason"]
+            assert f"its shim exited with code {CODE}" in reason, f"7: nobody understands {reason!r}"
+            assert "killed" not in reason, f"7: nobody was killed: {reason!r}"
