@@ -13,11 +13,12 @@ KILLED, TERMINATED = 137, 143
 
 class Stop(Operation):
     name = "stop"
-    roles = ("main", "database")
+    roles = ("main", "database", "shim that lives")
     promise = "stopped"
 
     def prepare(self) -> None:
-        self.subject = self.daemon.run(FOREVER)["box_id"]
+        box = self.daemon.run(FOREVER)
+        self.subject, self.pid = box["box_id"], box["pid"]
 
     def act(self, reached: Callable[[], bool]) -> bool:
         return self.asked(lambda: self.daemon.client.stop(self.subject))
