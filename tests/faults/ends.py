@@ -9,6 +9,7 @@ from tests.integration.daemon_harness import is_alive, kill_pid, until
 
 ENDS, CODE = ["/bin/sh", "-c", "touch /root/ready; until test -e /root/go; do sleep 0.01; done; exit 3"], 3
 KILLED, TERMINATED = 137, 143
+GRACE_SECONDS = 3.0  # a shim that was cut may not pass on that it is to stop
 
 
 class Stop(Operation):
@@ -21,7 +22,7 @@ class Stop(Operation):
         self.subject, self.pid = box["box_id"], box["pid"]
 
     def act(self, reached: Callable[[], bool]) -> bool:
-        return self.asked(lambda: self.daemon.client.stop(self.subject))
+        return self.asked(lambda: self.daemon.client.stop(self.subject, GRACE_SECONDS))
 
     def check(self, said_yes: bool) -> None:
         """By the stop's own signal, or by that of who does not wait any longer; or it has not been stopped."""
