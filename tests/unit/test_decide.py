@@ -431,3 +431,13 @@ def test_no_policy_waits_for_a_directory_that_is_gone() -> None:
     assert decide(row, Observation(ABSENT, directory=False)).steps == (Step.SETTLE, Step.WANT_STOPPED)
     known = box(BoxStatus.FAILED, policy=RestartPolicyName.ALWAYS, cause=StopCause.DIRECTORY_MISSING, run_open=False)
     assert decide(known, Observation(ABSENT, directory=False), Request.STOP).steps == (Step.WANT_STOPPED,)
+
+
+@pytest.mark.parametrize(
+    ("code", "says"), [(0, "its shim exited with code 0: the disk"), (None, "or any other record")]
+)
+def test_a_box_that_is_lost_says_what_was_seen_of_its_shim(code: int | None, says: str) -> None:
+    plan = decide(box(), Observation(ABSENT, shim_code=code))
+    assert plan.cause is StopCause.LOST
+    assert plan.warning is not None
+    assert says in plan.warning
