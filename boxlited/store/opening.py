@@ -66,7 +66,8 @@ def prepare(connection: sqlite3.Connection, path: Path, load: Callable[[sqlite3.
         _read_through(path)
         with closing(sqlite3.connect(path, isolation_level=None)) as again:
             _examine(again, path, load)
-        passing = Corrupt(f"it was read as damaged ({problem}) and is whole at a second look")
+        said = " ".join(str(problem).split())  # SQLite says it in several lines
+        passing = Corrupt(f"it was read as damaged ({said}) and is whole at a second look")
         raise unusable(path, passing) from problem
 
 

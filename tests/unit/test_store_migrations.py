@@ -167,11 +167,11 @@ async def test_what_only_looked_damaged_once_refuses_the_start_and_stays(path: P
     def load(connection: sqlite3.Connection) -> None:
         looks.append(connection)
         if len(looks) == 1:
-            error = sqlite3.DatabaseError("database disk image is malformed")
+            error = sqlite3.DatabaseError("*** in database main ***\nPage 6: unable to get the page")
             error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
             raise error
 
-    with pytest.raises(StartupError, match=r"whole at a second look; check .* the disk"):
+    with pytest.raises(StartupError, match=r"main \*\*\* Page 6: .*whole at a second look; check .* the disk"):
         opening_module.prepare(sqlite3.connect(path, isolation_level=None), path, load)
     assert len(looks) == 2
     async with opened(path) as (store, opening):
