@@ -88,7 +88,7 @@ class StopCause(Enum):
     EXITED = "exited"  # the workload ended by itself
     CRASHED = "crashed"  # signal, panic, or an error of the engine
     OOM = "oom"  # the kernel's out-of-memory killer
-    SHIM_KILLED = "shim_killed"  # the shim itself died by a signal and left no exit file
+    SHIM_KILLED = "shim_killed"  # the shim itself died by a signal, or exited, and left no exit file
     LOST = "lost"  # gone without any evidence
     HOST_REBOOTED = "host_rebooted"
     START_FAILED = "start_failed"

@@ -10,7 +10,7 @@ _CAUSES = {
     "user": "stopped by the user",
     "exited": "",  # the exit code beside it says it
     "oom": "out of memory",
-    "shim_killed": "its shim was killed",
+    "shim_killed": "its shim left no record",
     "lost": "gone without a trace",
     "host_rebooted": "the host rebooted",
     "start_failed": "could not start",

@@ -11,6 +11,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -53,7 +54,36 @@ def primary_code(error: BaseException) -> int:
 
 
 def prepare(connection: sqlite3.Connection, path: Path, load: Callable[[sqlite3.Connection], T]) -> T:
-    """Check, migrate, load. Raises Corrupt; StartupError for a newer schema or an unusable file."""
+    """Check, migrate, load. Raises Corrupt; StartupError for a newer schema or an unusable file.
+
+    A read that fails makes SQLite say that a file is malformed, as damage does: only what is found twice, in files that
+    can be read from end to end, is damage.
+    """
+    try:
+        return _examine(connection, path, load)
+    except Corrupt as problem:
+        connection.close()
+        _read_through(path)
+        with closing(sqlite3.connect(path, isolation_level=None)) as again:
+            _examine(again, path, load)
+        said = " ".join(str(problem).split())  # SQLite says it in several lines
+        passing = Corrupt(f"it was read as damaged ({said}) and is whole at a second look")
+        raise unusable(path, passing) from problem
+
+
+def _read_through(path: Path) -> None:
+    for suffix in ("", "-wal"):
+        try:
+            with open(f"{path}{suffix}", "rb") as file:
+                while file.read(1 << 20):
+                    continue
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise unusable(path, error) from error
+
+
+def _examine(connection: sqlite3.Connection, path: Path, load: Callable[[sqlite3.Connection], T]) -> T:
     connection.text_factory = partial(str, encoding="utf-8", errors="replace")
     try:
         _check_header(path)

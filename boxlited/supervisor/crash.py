@@ -134,7 +134,11 @@ def _explain_missing(status: ExitStatus | None) -> tuple[str, str]:
     if status.signal_name is not None:
         text = f"lost its shim: the shim was killed by {status.signal_name} and left no exit file"
         return text, _CAUSES.get(status.signal_name, _UNKNOWN_SIGNAL)
-    return f"lost its shim: it ended with code {status.code} and left no exit file", "a full disk or a bug in the shim"
+    return (
+        f"ended without a record: its shim exited with code {status.code}, as a rule the workload's own, and left no"
+        " exit file",
+        "the disk is full or fails, so that nothing could be written, or the shim has a bug",
+    )
 
 
 def _error_kind(info: ExitInfo | None) -> str | None:

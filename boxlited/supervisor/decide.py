@@ -265,6 +265,10 @@ def _settle(box: Box, seen: Observation, request: Request) -> Plan:
 
 
 def _warning_of_end(seen: Observation, cause: StopCause | None) -> str | None:
+    if cause is StopCause.LOST and seen.shim_code is not None:
+        return (
+            f"ended without an exit file; its shim exited with code {seen.shim_code}: the disk may be full or failing"
+        )
     if cause is StopCause.LOST:
         return "ended without an exit file or any other record"
     if seen.oom and cause is not StopCause.OOM:

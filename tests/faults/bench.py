@@ -70,6 +70,10 @@ class Bench:
         assert len(found) == 1, f"the daemon has the children {found}"
         return found[0]
 
+    def database(self) -> list[Path]:
+        """The files of the database, there or not."""
+        return [self.daemon.home / "db" / f"boxlited.db{suffix}" for suffix in ("", "-wal", "-shm", "-journal")]
+
     def relaunch(self, env: dict[str, str]) -> None:
         """In the place of the daemon that is there, one with another environment; does not wait for it."""
         if self.is_up:

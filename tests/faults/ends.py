@@ -9,18 +9,20 @@ from tests.integration.daemon_harness import is_alive, kill_pid, until
 
 ENDS, CODE = ["/bin/sh", "-c", "touch /root/ready; until test -e /root/go; do sleep 0.01; done; exit 3"], 3
 KILLED, TERMINATED = 137, 143
+GRACE_SECONDS = 3.0  # a shim that was cut may not pass on that it is to stop
 
 
 class Stop(Operation):
     name = "stop"
-    roles = ("main", "database")
+    roles = ("main", "database", "shim that lives")
     promise = "stopped"
 
     def prepare(self) -> None:
-        self.subject = self.daemon.run(FOREVER)["box_id"]
+        box = self.daemon.run(FOREVER)
+        self.subject, self.pid = box["box_id"], box["pid"]
 
     def act(self, reached: Callable[[], bool]) -> bool:
-        return self.asked(lambda: self.daemon.client.stop(self.subject))
+        return self.asked(lambda: self.daemon.client.stop(self.subject, GRACE_SECONDS))
 
     def check(self, said_yes: bool) -> None:
         """By the stop's own signal, or by that of who does not wait any longer; or it has not been stopped."""
@@ -122,3 +124,7 @@ class End(Watched):
         elif self.cut is not None:
             ends.add(("failed", "shim_killed", CODE))
         assert self.told() in ends, f"7: told as {self.told()}"
+        if self.told() == ("failed", "shim_killed", CODE):
+            reason = self.daemon.get(self.subject)["failure_reason"]
+            assert f"its shim exited with code {CODE}" in reason, f"7: nobody understands {reason!r}"
+            assert "killed" not in reason, f"7: nobody was killed: {reason!r}"

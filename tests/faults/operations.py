@@ -123,8 +123,8 @@ class Recovery(Operation):
     """A daemon starts: one box died meanwhile, one has an exit file of an earlier life, one directory is nobody's."""
 
     name = "recovery"
-    roles = ("recovery main", "recovery all")
-    only = {"recovery all": BELOW_MAIN}  # noqa: RUF012
+    roles = ("recovery main", "recovery all", "recovery database")
+    only = {"recovery all": BELOW_MAIN, "recovery database": frozenset({"pread64", "openat"})}  # noqa: RUF012
 
     def prepare(self) -> None:
         box = self.daemon.run(FOREVER)
@@ -144,6 +144,8 @@ class Recovery(Operation):
 
     def check(self, said_yes: bool) -> None:
         assert self.told() == ("stopped", "lost", None), f"7: told as {self.told()}"
+        set_aside = list((self.daemon.home / "db").glob("*corrupt*"))
+        assert set_aside == [], f"4: a database that is whole was set aside: {set_aside}"
 
     def again(self) -> None:
         assert self.daemon.client.start(self.subject)["status"] == "running"

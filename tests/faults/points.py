@@ -119,10 +119,13 @@ def _threads(operation: Operation, point: Point) -> list[int]:
 
 
 def _cut_recovery(operation: Operation, point: Point) -> Outcome:
-    """From the first instruction of the daemon's own on. `all` follows each thread and each child that it makes."""
+    """From the first instruction of the daemon's own on. `all` follows each thread and each child that it makes;
+    `database` too, and has only what goes to the files of the database."""
     bench = operation.bench
+    paths = bench.database() if point.role == "recovery database" else ()
     bench.relaunch({"BOXLITED_FAILPOINTS": f"daemon.begin=pause:{bench.gate}"})
-    tracer = Tracer([bench.pid], bench.trace, point.injection, follow=point.role == "recovery all")
+    follow = point.role != "recovery main"
+    tracer = Tracer([bench.pid], bench.trace, point.injection, follow=follow, paths=paths)
     open_gate(bench.gate, tracer.__enter__)
     with _entered(tracer):
         said_yes = operation.act(_asker(tracer, point))

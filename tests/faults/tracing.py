@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 
@@ -46,11 +47,14 @@ class Tracer:
         injection: tuple[str, str, int] | None = None,
         *,
         follow: bool = False,
+        paths: Iterable[Path] = (),
     ) -> None:
+        """`follow`: each thread and child that they make, too. `paths`: only calls that go to one of these."""
         self._threads = threads
         self._output = output
         self._injection = injection
         self._follow = follow
+        self._paths = list(paths)
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Tracer:
@@ -59,6 +63,8 @@ class Tracer:
         argv += ["-o", str(self._output), "-e", f"trace={self._traced()}"]
         if self._injection is not None:
             argv += ["-e", f"inject={expression(*self._injection)}"]
+        for path in self._paths:
+            argv += ["-P", str(path)]
         for thread in self._threads:
             argv += ["-p", str(thread)]
         self._process = subprocess.Popen(argv, stderr=subprocess.PIPE)

@@ -11,19 +11,18 @@ from pathlib import Path
 ROOT = Path("/sys/fs/cgroup")
 
 
-def parents(home: Path) -> Iterator[Path]:
-    """The directories that a daemon of this home may have made, in every hierarchy."""
+def parents(home: Path, near: int | str = "self") -> Iterator[Path]:
+    """The directories that a daemon of this home may have made, in every hierarchy; `near`: a process of its group."""
     name = f"boxlited-{hashlib.sha256(os.fsencode(home)).hexdigest()[:8]}"
-    for line in Path("/proc/self/cgroup").read_text().splitlines():
+    for line in Path(f"/proc/{near}/cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)
         mounts = (
             [ROOT / controller for controller in controllers.split(",")] if controllers else [ROOT, ROOT / "unified"]
         )
         for mount in mounts:
             base = mount / path.lstrip("/")
-            for directory in (base / name, base.parent / name):
-                if directory.is_dir():
-                    yield directory
+            boxes = base.with_name(f"{base.stem}-boxes.service")  # under a service manager
+            yield from (one / name for one in (base, base.parent, boxes) if (one / name).is_dir())
 
 
 def remove(home: Path) -> None:

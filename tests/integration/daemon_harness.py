@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,13 +21,14 @@ from typing import Any, TypeVar
 from boxlited.client.client import Client
 from boxlited.errors import BoxlitedError
 from tests.integration import cgroups, leftovers
+from tests.integration.leftovers import is_alive  # noqa: F401 - for all who use the harness
+from tests.oracle import STABLE_KEYS, Promised, World, broken, changed
 
 READY_SECONDS = 30.0
 DEADLINE_SECONDS = 30.0
 LEFTOVERS_SECONDS = 10.0
 FOREVER = ["/bin/sleep", "987654"]
 DISK = "/var/tmp"
-STABLE_KEYS = ("box_id", "name", "status", "desired", "pid", "run_id", "stop_cause", "failure_reason", "exit_code")
 
 T = TypeVar("T")
 
@@ -45,15 +46,6 @@ def until(look: Callable[[], T], what: str, seconds: float = DEADLINE_SECONDS) -
             return value
         assert not is_last, f"timed out: {what}"
         time.sleep(0.005)
-
-
-def is_alive(pid: int) -> bool:
-    """Alive and no zombie."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return stat.rpartition(")")[2].split()[0] not in ("Z", "X")
 
 
 def kill_pid(pid: int) -> None:
@@ -236,32 +228,12 @@ class Daemon:
         return self.home / "boxes" / box_id
 
     def shims(self) -> list[tuple[str, int]]:
-        """(box id, pid) of every live shim of this home, read off the system, not off the daemon.
-
-        What a shim forks looks like it until its exec, and is none: a shim's parent is never a shim.
-        """
-        found = []
-        boxes = str(self.home / "boxes") + "/"
-        for pid in _pids():
-            with suppress(OSError):
-                target = os.readlink(f"/proc/{pid}/fd/2")
-                comm = Path(f"/proc/{pid}/comm").read_text().strip()
-                stat = Path(f"/proc/{pid}/stat").read_text()
-                parent = Path(f"/proc/{stat.rpartition(')')[2].split()[1]}/comm")
-                forked = parent.exists() and parent.read_text().strip() == "boxlited-shim"
-                if boxes in target and comm == "boxlited-shim" and is_alive(pid) and not forked:
-                    found.append((target.partition(boxes)[2].split("/")[0], pid))
-        return found
+        """(box id, pid) of every live shim of this home, read off the system, not off the daemon."""
+        return leftovers.shims(self.home)
 
     def own_processes(self) -> list[int]:
-        """Everything alive that holds or was started with a path of this home."""
-        found = []
-        mark = str(self.root).encode()
-        for pid in _pids():
-            with suppress(OSError):
-                if mark in Path(f"/proc/{pid}/cmdline").read_bytes() and is_alive(pid) and pid != os.getpid():
-                    found.append(pid)
-        return found
+        """Everything alive that was started with a path of this home."""
+        return leftovers.named(self.root)
 
     # -- boxes
 
@@ -303,77 +275,32 @@ class Daemon:
 
     # -- the oracle
 
-    def check_oracle(self, acknowledged: Mapping[str, str | None] | None = None) -> None:
-        """The six invariants after a fault, and that no end is told that cannot be.
+    def check_oracle(self, acknowledged: Mapping[str, str | None] | None = None, removed: Collection[str] = ()) -> None:
+        """The invariants after a fault, now and after one more restart, which must change nothing.
 
-        `acknowledged`: box id -> status that was answered, if any.
+        `acknowledged`: box id -> status that was answered, if any. `removed`: boxes whose removal was.
         """
-        for sentinel in self.sentinels:
-            assert sentinel.poll() is None, "1: a stranger was signalled"
-        before = self.table()
-        events = self.event_log()
-        shims = self.shims()
-        owners = [box_id for box_id, _pid in shims]
-        assert len(owners) == len(set(owners)), f"2: two live shims of one box: {shims}"
-        for box_id, pid in shims:
-            assert box_id in before, f"3: live shim {pid} of {box_id} is not listed"
-            row = before[box_id]
-            assert row["status"] in ("running", "stopping", "unknown"), f"3: live shim {pid}, row {row}"
-            if row["status"] == "running":
-                assert row["pid"] == pid
-        for row in before.values():
-            if row["status"] == "running":
-                assert (row["box_id"], row["pid"]) in shims, f"3: said running without a shim: {row}"
-        for box_id, status in (acknowledged or {}).items():
-            assert box_id in before, f"4: acknowledged box {box_id} is lost"
-            assert status is None or before[box_id]["status"] == status, f"4: {before[box_id]} is not {status}"
-        self._check_told()
-        self._check_leftovers(shims)
+        promised = Promised(acknowledged or {}, removed)
+        before = self.look()
+        require(broken(before, promised))
         self.restart_after_kill()
-        assert self.table() == before, "5: a second restart changed something"
-        assert self.shims() == shims, "5: a second restart changed the shims"
-        assert self.event_log()[: len(events)] == events, "4: events that were told are lost or changed"
-        self._check_leftovers(shims)
-        on_disk = {entry.name for entry in (self.home / "boxes").iterdir()}
-        present = {box_id for box_id, row in before.items() if row["stop_cause"] != "directory_missing"}
-        assert on_disk == present, "6: directories and rows differ"
+        after = self.look(with_directories=True)
+        require(broken(after, promised) + changed(before, after))
 
-    def _check_told(self) -> None:
-        """Who sleeps all day ends by a signal: whatever else is told of a box that ran is no truth."""
-        for box_id, row in self.table().items():
-            if box_id in self.sleepers and row["status"] == "stopped" and row["exit_code"] is not None:
-                assert row["exit_code"] > 128, f"7: told to have ended by itself: {row}"
-
-    def _check_leftovers(self, shims: list[tuple[str, int]]) -> None:
-        """The sixth line; what is being cleared away is waited for."""
+    def look(self, *, with_directories: bool = False) -> World:
+        """What the oracle judges. Directories of nobody go to quarantine at a start."""
         assert self.process is not None
-        pid = self.process.pid
-        alive = {box_id for box_id, _pid in shims}
-        self._is_rid(lambda: leftovers.of_boxes(pid, self.home, len(shims)), "descriptors")
-        self._is_rid(lambda: leftovers.zombies(pid), "zombies")
-        self._is_rid(lambda: self._strays(pid, shims), "processes")
-        self._is_rid(lambda: leftovers.files(self.home), "files")
-        self._is_rid(lambda: leftovers.groups(self.home, alive), "control groups")
-
-    def _is_rid(self, look: Callable[[], list[Any]], what: str) -> None:
-        found: list[Any] = []
-
-        def is_empty() -> bool:
-            found[:] = look()
-            return not found
-
-        try:
-            until(is_empty, what, LEFTOVERS_SECONDS)
-        except AssertionError as error:
-            raise AssertionError(f"6: {what} are left: {found}") from error
-
-    def _strays(self, daemon: int, shims: list[tuple[str, int]]) -> list[int]:
-        """Processes of this home that are neither the daemon's own nor in a box that runs."""
-        ours = {daemon, *leftovers.descendants(daemon)}
-        for _box, pid in shims:
-            ours |= {pid, *leftovers.descendants(pid)}
-        return [pid for pid in self.own_processes() if pid not in ours]
+        rows, events, shims = self.table(), dict(self.event_log()), self.shims()
+        return World(
+            rows=rows,
+            shims=shims,
+            events=events,
+            directories=[entry.name for entry in (self.home / "boxes").iterdir()] if with_directories else None,
+            left=leftovers.left(self.process.pid, self.home, self.root, shims, LEFTOVERS_SECONDS),
+            signalled=[sentinel.pid for sentinel in self.sentinels if sentinel.poll() is not None],
+            sleepers=self.sleepers,
+        )
 
 
-def _pids() -> list[int]:
-    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+def require(problems: list[str]) -> None:
+    assert problems == [], "; ".join(problems)

@@ -19,7 +19,8 @@ from boxlited.client import Client
 from boxlited.errors import BoxlitedError, InvalidState, NotFound
 from tests.integration import foreign_shim
 from tests.integration.daemon_harness import Daemon, is_alive, kill_pid, reader_at, signal_pid, until
-from tests.integration.test_faults_hostile import edit_rows, lose_database, spawner_of, start_time
+from tests.integration.database import edit_rows, lose_database
+from tests.integration.processes import spawner_of, start_time
 
 CONFIG = "[engines]\nenabled = ['sandbox', 'process']\n[reconcile]\nperiod_seconds = 0.2\njitter = 0.0\n"
 EXTERNAL = f"[engines.external.vm]\ncommand = {json.dumps([sys.executable, '-I', foreign_shim.__file__])}\n"

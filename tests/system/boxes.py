@@ -6,18 +6,35 @@ import json
 from typing import Any
 from urllib.parse import quote
 
+from tests.oracle import Promised, World, broken, changed
 from tests.system.guest import SOCKET, Guest
+from tests.system.verdict import world
 
 FOREVER = ["/bin/sleep", "987654"]
+HOME = "/var/lib/boxlited"
+STOCK_SECONDS = 300.0
+# Two processes that are nothing to boxlited, begun when they are not there; their pids.
+STRANGERS = """
+for n in 1 2; do
+  systemctl -q is-active stranger-$n || systemd-run -q --collect --unit=stranger-$n sleep infinity
+  systemctl show -P MainPID stranger-$n
+done
+"""
 Row = dict[str, Any]
 
 
 class Boxes:
-    """`socket` is the daemon's; `prefix` are words before each command that asks it (another user, say)."""
+    """`socket` and `home` are the daemon's; `prefix` are words before each command that asks it (another user, say),
+    `manager` those that ask for its unit."""
 
-    def __init__(self, guest: Guest, socket: str = SOCKET, prefix: str = "") -> None:
+    def __init__(
+        self, guest: Guest, socket: str = SOCKET, prefix: str = "", home: str = HOME, manager: str = "systemctl"
+    ) -> None:
         self._guest = guest
         self._where = {"socket": socket, "prefix": prefix}
+        self._home = home
+        self._manager = manager
+        self._strangers: set[tuple[int, int]] = set()
 
     def ask(self, method: str, path: str, body: object = None) -> Any:
         return self._guest.ask(method, path, body, **self._where)
@@ -74,12 +91,34 @@ class Boxes:
                 wanted += [child.pid for child in table.values() if child.parent == process.pid]
         return found
 
-    def lives(self) -> dict[str, tuple[Any, ...]]:
-        """What must not change for a box that lives on: status, run, shim, and every process of it."""
-        return {
-            box_id: (row["status"], row["run_id"], row["pid"], tuple(sorted(self.processes(row).items())))
-            for box_id, row in self.all().items()
-        }
+    # -- the oracle
+
+    def take_stock(self) -> Row:
+        """Everything that is to be seen, once the daemon answers; see `inside/taking_stock.py`."""
+        program = self._guest.program("taking_stock.py")
+        pid = f"$({self._manager} show -P MainPID boxlited)"
+        words = f"{program} {self._home} {self._where['socket']} {pid}"
+        return dict(json.loads(self._guest.run(words, STOCK_SECONDS).out))
+
+    def look(self) -> World:
+        """As the oracle takes it; with strangers, which must not be signalled between the first look and the last."""
+        return self.look_closely()[1]
+
+    def look_closely(self) -> tuple[Row, World]:
+        """The whole stock, and what the oracle takes of it."""
+        if not self._strangers:
+            pids = {int(pid) for pid in self._guest.say(STRANGERS).split()}
+            table = self._guest.processes()
+            self._strangers = {(pid, table[pid].started) for pid in pids}
+        stock = self.take_stock()
+        alive = {(process.pid, process.started) for process in self._guest.processes().values()}
+        return stock, world(stock, sorted(self._strangers - alive))
+
+    def check(self, before: World) -> None:
+        """Whatever was done since, no box has felt it, and every invariant holds."""
+        after = self.look()
+        problems = broken(after, Promised()) + changed(before, after)
+        assert problems == [], "; ".join(problems)
 
     def events(self, since: int = 0) -> list[Row]:
         """The events after number `since`, up to the newest."""

@@ -19,6 +19,9 @@ from tests.system.agent import Agent, GuestError
 SOCKET = "/run/boxlited/boxlited.sock"
 PYTHON = "/opt/boxlited/bin/python"
 INSIDE = Path(__file__).parent / "inside"
+REPOSITORY = Path(__file__).parents[2]
+SHARED = [REPOSITORY / "tests" / "integration" / name for name in ("leftovers.py", "cgroups.py")]
+PROGRAMS = "/root/programs"
 RUN_SECONDS = 120.0
 UNTIL_SECONDS = 120.0
 GRACE_SECONDS = 20.0
@@ -89,10 +92,13 @@ class Guest:
         self._agent.write_file(path, content.encode())
 
     def program(self, name: str) -> str:
-        """Put the programs of `inside/` into the guest; returns the command that runs this one."""
+        """Put the programs of `inside/` into the guest, with what they need; returns the command that runs this one."""
+        self.run(f"mkdir -p {PROGRAMS}/tests/integration")
         for path in INSIDE.glob("*.py"):
-            self._agent.write_file(f"/root/{path.name}", path.read_bytes())
-        return f"{PYTHON} /root/{name}"
+            self._agent.write_file(f"{PROGRAMS}/{path.name}", path.read_bytes())
+        for path in SHARED:
+            self._agent.write_file(f"{PROGRAMS}/{path.relative_to(REPOSITORY)}", path.read_bytes())
+        return f"env PYTHONPATH={PROGRAMS} {PYTHON} {PROGRAMS}/{name}"
 
     def until(self, look: Callable[[], T], what: str, seconds: float = UNTIL_SECONDS) -> T:
         """Poll until `look` gives something true; fails with `what` at the deadline."""

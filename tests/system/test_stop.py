@@ -26,7 +26,7 @@ def draining(guest: Guest) -> Iterator[None]:
 
 def test_boxes_survive_a_stop_and_it_is_said(guest: Guest, boxes: Boxes, steps: Steps) -> None:
     running = [boxes.run(), boxes.run()]
-    before, cursor, last = boxes.lives(), guest.journal_cursor(), boxes.last_event()
+    before, cursor, last = boxes.look(), guest.journal_cursor(), boxes.last_event()
     processes = {name for box in running for name in boxes.processes(box)}
     with steps.step("stop"):
         guest.run("systemctl stop boxlited")
@@ -35,7 +35,7 @@ def test_boxes_survive_a_stop_and_it_is_said(guest: Guest, boxes: Boxes, steps: 
     assert processes <= {(process.pid, process.started) for process in guest.processes().values()}
     with steps.step("start"):
         guest.run("systemctl start boxlited")
-    assert boxes.lives() == before
+    boxes.check(before)
     kinds = [event["kind"] for event in boxes.events(last)]
     assert kinds[0] == "daemon_stopped"
     assert "daemon_started" in kinds

@@ -15,6 +15,7 @@ from tests.system.test_limits import FORKS, HOG, OURS, limit
 pytestmark = pytest.mark.timeout(600)
 
 USER = 1000
+HOME = "/home/ordinary/.local/share/boxlited"
 RUNTIME = f"/run/user/{USER}"
 AS_USER = f"runuser -u ordinary -- env HOME=/home/ordinary XDG_RUNTIME_DIR={RUNTIME}"
 
@@ -23,7 +24,7 @@ AS_USER = f"runuser -u ordinary -- env HOME=/home/ordinary XDG_RUNTIME_DIR={RUNT
 def own(guest: Guest) -> Iterator[Boxes]:
     """The boxes of the ordinary user's daemon."""
     guest.run(f"systemctl start user@{USER}.service; {AS_USER} systemctl --user start boxlited")
-    boxes = Boxes(guest, f"{RUNTIME}/boxlited/boxlited.sock", AS_USER)
+    boxes = Boxes(guest, f"{RUNTIME}/boxlited/boxlited.sock", AS_USER, HOME, f"{AS_USER} systemctl --user")
     yield boxes
     boxes.remove_all()
     guest.run(f"{AS_USER} systemctl --user stop boxlited; systemctl stop user@{USER}.service")
@@ -48,14 +49,14 @@ def test_limits_of_an_ordinary_users_boxes_bite(own: Boxes) -> None:
 def test_boxes_of_an_ordinary_user_live_through_restart_and_kill(guest: Guest, own: Boxes, steps: Steps) -> None:
     own.run()
     own.run()
-    before = own.lives()
+    before = own.look()
     with steps.step("restart"):
         guest.run(f"{AS_USER} systemctl --user restart boxlited")
-    assert own.lives() == before
+    own.check(before)
     with steps.step("kill"):
         guest.run(f"{AS_USER} systemctl --user kill --kill-whom=main -s KILL boxlited")
         guest.until(lambda: _is_up(own), "the daemon is ready again")
-    assert own.lives() == before
+    own.check(before)
 
 
 def _is_up(own: Boxes) -> bool:

@@ -1,4 +1,5 @@
-"""Judges what is left after a power cut against what was acknowledged before it. Pure: text and values in, words out.
+"""What only the virtual machine is asked beyond the oracle: acknowledgements that left it before a power cut, and what
+is half there after it. Pure: text and values in, words out.
 
 A promise that was kept is silent. What nobody was promised may be missing, but must not be half there.
 """
@@ -6,13 +7,17 @@ A promise that was kept is silent. What nobody was promised may be missing, but 
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.oracle import Promised, World
 from tests.system.inside.recipe import spec_of
 
 NEVER_RAN = ("configured", None)
 REBOOTED = ("stopped", "host_rebooted")
+CUT = '{"what": "cut"}'  # the line of our own that follows what was heard before the power went
+SLEEPS = "/bin/sleep"
 
 Row = dict[str, Any]
 
@@ -25,18 +30,28 @@ class Ledger:
     started: set[str] = field(default_factory=set)
     asked_to_remove: set[str] = field(default_factory=set)
     removed: set[str] = field(default_factory=set)
-    events: dict[int, tuple[str, str | None]] = field(default_factory=dict)
+    events: dict[int, list[Any]] = field(default_factory=dict)
+    garbled: list[str] = field(default_factory=list)  # lines that no cut explains
 
     @classmethod
     def read(cls, text: str) -> Ledger:
-        """One acknowledgement a line; one that the power cut off was not heard."""
+        """One acknowledgement a line. The power may cut off the last before it, which was not heard, and no other."""
         ledger = cls()
-        for line in text.splitlines():
+        lines = [line for line in text.splitlines() if line]
+        for number, line in enumerate(lines):
             try:
-                ledger._note(json.loads(line))
+                entry = json.loads(line)
             except ValueError:
+                if lines[number + 1 : number + 2] != [CUT]:
+                    ledger.garbled.append(line)
                 continue
+            ledger._note(entry)
         return ledger
+
+    def promised(self) -> Promised:
+        """As the oracle takes it."""
+        there = {box_id: None for box_id in self.created if box_id not in self.asked_to_remove}
+        return Promised(there | dict.fromkeys(self.started, "stopped"), self.removed, self.events)
 
     def _note(self, entry: Row) -> None:
         match entry["what"]:
@@ -49,51 +64,60 @@ class Ledger:
             case "removed":
                 self.removed.add(entry["box_id"])
             case "event":
-                self.events[entry["seq"]] = (entry["kind"], entry["box_id"])
+                self.events[entry["seq"]] = [entry["kind"], entry["box_id"]]
+
+
+def world(stock: Row, signalled: Collection[Any] = ()) -> World:
+    """What `taking_stock.py` saw, as the oracle takes it."""
+    configs = {box_id: config for box_id, config in stock["directories"].items() if isinstance(config, dict)}
+    return World(
+        rows={row["box_id"]: row for row in stock["rows"]},
+        shims=[(box_id, pid) for box_id, pid in stock["shims"]],
+        events={number: event for number, *event in stock["events"]},
+        directories=stock["directories"],
+        left=stock["left"],
+        signalled=signalled,
+        sleepers=[
+            box_id for box_id, config in configs.items() if config.get("spec", {}).get("cmd", "")[:1] == [SLEEPS]
+        ],
+        processes=stock["processes"],
+    )
 
 
 def lost(ledger: Ledger, stock: Row) -> list[str]:
-    """Acknowledgements that do not hold."""
+    """Acknowledgements that do not hold, beyond what the oracle knows of them."""
     rows = {row["box_id"]: row for row in stock["rows"]}
-    events = {seq: (kind, box_id) for seq, kind, box_id in stock["events"]}
-    told = set(events.values())
-    found = [
-        f"created box {name} ({box_id}) is gone"
+    told = {(kind, box_id) for _seq, kind, box_id in stock["events"]}
+    found = [f"an acknowledgement is no line, and no cut explains it: {line[:200]!r}" for line in ledger.garbled]
+    found += [
+        f"created box {name} ({box_id}) is named {rows[box_id]['name']}"
         for box_id, name in ledger.created.items()
-        if box_id not in rows and box_id not in ledger.asked_to_remove
+        if box_id in rows and rows[box_id]["name"] != name
     ]
-    found += [f"removed box {ledger.created[box_id]} is back" for box_id in ledger.removed & rows.keys()]
     found += [
         f"started box {box_id} is {_state(rows[box_id])}"
         for box_id in ledger.started & rows.keys()
         if _state(rows[box_id]) != REBOOTED
-    ]
-    found += [
-        f"event {seq} {event} is now {events.get(seq)}"
-        for seq, event in ledger.events.items()
-        if events.get(seq) != event
     ]
     for kind, box_ids in (("created", ledger.created), ("started", ledger.started), ("removed", ledger.removed)):
         found += [f"no event {kind!r} of box {box_id}" for box_id in box_ids if (kind, box_id) not in told]
     return found
 
 
-def broken(stock: Row) -> list[str]:
-    """What is half there, acknowledged or not."""
-    rows = {row["box_id"]: row for row in stock["rows"]}
+def half_there(stock: Row) -> list[str]:
+    """What is not whole, acknowledged or not."""
     found = [f"integrity_check: {line}" for line in stock["integrity"] if line != "ok"]
     found += [f"the database was set aside: {name}" for name in stock["set_aside"]]
-    found += [f"directory {name} without a row" for name in stock["directories"] if name not in rows]
     created = {box_id for _seq, kind, box_id in stock["events"] if kind == "created"}
-    for box_id, row in rows.items():
+    for row in stock["rows"]:
         wanted = spec_of(row["name"])
         if row["labels"] != wanted["labels"]:
             found.append(f"the row of {row['name']} has other labels")
         if _state(row) not in (NEVER_RAN, REBOOTED):
             found.append(f"box {row['name']} is {_state(row)}: {row['failure_reason']}")
-        if box_id not in created:
+        if row["box_id"] not in created:
             found.append(f"box {row['name']} has a row and no event")
-        found += _config_problems(row, wanted, stock["directories"].get(box_id, "no directory"))
+        found += _config_problems(row, wanted, stock["directories"].get(row["box_id"], "no directory"))
     return found
 
 

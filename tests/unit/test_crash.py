@@ -97,6 +97,15 @@ def test_a_shim_killed_by_any_signal_is_told_by_its_name(number: int) -> None:
     assert "Likely: " in text
 
 
+def test_a_shim_that_exited_without_a_record_is_not_said_to_be_killed() -> None:
+    made = report(None, ExitStatus(code=3))
+    assert "its shim exited with code 3" in made.summary
+    assert "left no exit file" in made.summary
+    assert "killed" not in made.user_message
+    assert "the disk is full or fails" in made.user_message
+    assert "shim: code 3" in made.debug_info
+
+
 def test_paths_cannot_fool_a_terminal_either() -> None:
     made = CrashReport.build("web", None, None, False, b"", b"", "/a\x1b[2J", "/b\nc")
     assert made.user_message.isprintable()

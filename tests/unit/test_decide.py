@@ -256,3 +256,13 @@ def test_decide_is_pure() -> None:
             imported.add((node.module or "").split(".")[0])
         assert not isinstance(node, ast.Await | ast.AsyncFunctionDef)
     assert not imported & {"os", "time", "sqlite3", "trio", "logging", "structlog", "random"}
+
+
+@pytest.mark.parametrize(
+    ("code", "says"), [(0, "its shim exited with code 0: the disk"), (None, "or any other record")]
+)
+def test_a_box_that_is_lost_says_what_was_seen_of_its_shim(code: int | None, says: str) -> None:
+    plan = decide(box(), Observation(ABSENT, shim_code=code))
+    assert plan.cause is StopCause.LOST
+    assert plan.warning is not None
+    assert says in plan.warning

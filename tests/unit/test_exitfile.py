@@ -196,7 +196,17 @@ def test_missing_is_none(tmp_path: Path) -> None:
     assert read_exit_file(tmp_path / "exit") is None
 
 
-@pytest.mark.parametrize("kind", ["fifo", "symlink", "huge", "hard link", "directory", "socket"])
+WHY = {
+    "fifo": "not a regular file",
+    "symlink": "a link or a socket",
+    "huge": "is larger than",
+    "hard link": "more than one hard link",
+    "directory": "not a regular file",
+    "socket": "a link or a socket",
+}
+
+
+@pytest.mark.parametrize("kind", WHY)
 def test_hostile_files_are_refused_without_blocking(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "exit"
     real = tmp_path / "real"
@@ -217,7 +227,7 @@ def test_hostile_files_are_refused_without_blocking(tmp_path: Path, kind: str) -
 
         with socket.socket(socket.AF_UNIX) as sock:
             sock.bind(str(path))
-    with pytest.raises(ExitFileUnreadable):
+    with pytest.raises(ExitFileUnreadable, match=WHY[kind]):
         read_exit_file(path)
 
 

@@ -175,6 +175,26 @@ async def test_a_corrupt_database_is_set_aside_whole(path: Path, damage: Callabl
         assert dict(store.boxes) == {row.box_id: row}
 
 
+async def test_what_only_looked_damaged_once_refuses_the_start_and_stays(path: Path) -> None:
+    """SQLite calls a file malformed whose page could not be read; at a second look it could."""
+    await filled(path, 3)
+    looks = []
+
+    def load(connection: sqlite3.Connection) -> None:
+        looks.append(connection)
+        if len(looks) == 1:
+            error = sqlite3.DatabaseError("*** in database main ***\nPage 6: unable to get the page")
+            error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+            raise error
+
+    with pytest.raises(StartupError, match=r"main \*\*\* Page 6: .*whole at a second look; check .* the disk"):
+        opening_module.prepare(sqlite3.connect(path, isolation_level=None), path, load)
+    assert len(looks) == 2
+    async with opened(path) as (store, opening):
+        assert opening.set_aside is None
+        assert len(store.boxes) == 3
+
+
 async def test_what_was_set_aside_is_never_overwritten(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(opening_module.time, "strftime", lambda *_: "20260101T000000Z")
     contents = [b"first" * 500, b"second" * 500, b"third" * 500]

@@ -5,7 +5,7 @@ const ESCAPES = /\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[PX^_]
 const CONTROLS = /[\x00-\x08\x0b-\x1f\x7f-\x9f]/g;
 const DIRECTION = /[\u061c\u200b\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff]/g;
 const CAUSES = {
-  user: "stopped by the user", exited: "", oom: "out of memory", shim_killed: "its shim was killed",
+  user: "stopped by the user", exited: "", oom: "out of memory", shim_killed: "its shim left no record",
   lost: "gone without a trace", host_rebooted: "the host rebooted", start_failed: "could not start",
   directory_missing: "its directory is missing", auto_stop: "stopped after its idle time", drained: "the daemon was drained",
 };

@@ -1,6 +1,7 @@
-"""What is there: rows and events by the API, each box's directory, and whether the database is whole. One JSON object.
+"""What is there: rows and events by the API; shims, processes and leftovers by the kernel; each box's directory; and
+whether the database is whole. One JSON object.
 
-taking_stock.py HOME
+taking_stock.py HOME SOCKET DAEMON
 """
 
 import json
@@ -10,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from boxlited.client.client import Client
+from tests.integration import leftovers
+
+LEFTOVERS_SECONDS = 20.0
 
 
 def directories(home: Path) -> dict[str, Any]:
@@ -23,18 +27,31 @@ def directories(home: Path) -> dict[str, Any]:
     return found
 
 
+def processes(shim: int) -> list[str]:
+    """The shim and everything below it: pid, start, name."""
+    found = []
+    for pid in sorted({shim, *leftovers.descendants(shim)}):
+        head, _, tail = Path(f"/proc/{pid}/stat").read_text().rpartition(")")
+        found.append(f"{pid} {tail.split()[19]} {head.partition('(')[2]}")
+    return found
+
+
 def main() -> None:
-    home = Path(sys.argv[1])
-    with Client("/run/boxlited/boxlited.sock") as client:
+    home, socket, daemon = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+    with Client(socket) as client:
         rows = client.list()
         with client.events(0, follow=False) as stream:
             events = [[event["seq"], event["kind"], event["box_id"]] for event in stream]
     database = sqlite3.connect(f"file:{home}/db/boxlited.db?mode=ro", uri=True)
     integrity = [row[0] for row in database.execute("PRAGMA integrity_check")]
     database.close()
+    shims = leftovers.shims(home)
     stock = {
         "rows": rows,
         "events": events,
+        "shims": shims,
+        "processes": {box_id: processes(pid) for box_id, pid in shims},
+        "left": leftovers.left(daemon, home, home, shims, LEFTOVERS_SECONDS),
         "directories": directories(home),
         "integrity": integrity,
         "set_aside": sorted(path.name for path in (home / "db").glob("*corrupt*")),
