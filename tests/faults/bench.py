@@ -32,7 +32,7 @@ class Bench:
     """A served home. `daemon` is alive between two points."""
 
     def __init__(self) -> None:
-        self.daemon = Daemon(CONFIG)
+        self.daemon = Daemon(CONFIG, is_traced=True)
         self.gate = self.daemon.root / "gate"
         self.acted = self.daemon.root / "acted"
         self.trace = self.daemon.root / "trace"

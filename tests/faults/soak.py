@@ -51,7 +51,7 @@ class Soak:
 
     def run(self) -> list[str]:
         """Returns what was violated."""
-        with Daemon(CONFIG) as daemon:
+        with Daemon(CONFIG, is_traced=True) as daemon:
             daemon.start()
             crowd = Crowd(self.seed, daemon.socket)
             self._fill(daemon, crowd)

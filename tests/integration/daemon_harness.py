@@ -87,13 +87,14 @@ CLOSED_LOGS: list[str] = []
 class Daemon:
     """One home and the daemon that serves it. `close` leaves no process and no file."""
 
-    def __init__(self, config: str | None = None, *, on_disk: bool = False) -> None:
-        """`on_disk`: the home is on a disk, also where other tests have theirs in memory."""
+    def __init__(self, config: str | None = None, *, on_disk: bool = False, is_traced: bool = False) -> None:
+        """`on_disk`: the home is on a disk, also where other tests have theirs in memory. `is_traced`: its system calls
+        are counted, so it makes none for `set_failpoints`."""
         self.root = Path(tempfile.mkdtemp(prefix="bxt", dir=DISK if on_disk else None))
         self.home = self.root / "home"
         self.socket = self.root / "s" / "boxlited.sock"
         self.log = self.root / "daemon.log"
-        self.failpoints = self.root / "failpoints"
+        self.failpoints = None if is_traced else self.root / "failpoints"
         self.config: Path | None = None
         if config is not None:
             self.config = self.root / "boxlited.toml"
@@ -111,7 +112,9 @@ class Daemon:
     def launch(self, env: Mapping[str, str] | None = None, arguments: list[str] | None = None) -> None:
         """Start the daemon without waiting for it."""
         self.env = dict(env or {})
-        self.set_failpoints("")
+        points = {} if self.failpoints is None else {"BOXLITED_FAILPOINTS": f"@{self.failpoints}"}
+        if points:
+            self.set_failpoints("")
         argv = [*self.prefix, sys.executable, "-m", "boxlited.cli.boxlited", "serve", "--home", str(self.home)]
         argv += ["--socket", str(self.socket), "--log-format", "json", *(arguments or [])]
         if self.config is not None:
@@ -122,11 +125,12 @@ class Daemon:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, "BOXLITED_FAILPOINTS": f"@{self.failpoints}", **self.env},
+                env={**os.environ, **points, **self.env},
             )
 
     def set_failpoints(self, text: str) -> None:
         """From now on, in the daemon that runs and all of its processes; none in one that is started anew."""
+        assert self.failpoints is not None
         fresh = self.failpoints.with_suffix(".new")
         fresh.write_text(text)
         fresh.rename(self.failpoints)
