@@ -16,14 +16,11 @@ from tests.integration.daemon_harness import Daemon
 
 CALLS = [
     ("create", "worker", "fsync", "kill", 2),
-    ("create", "database", "fdatasync", "EIO", 1),
-    ("start", "main", "memfd_create", "kill", 1),
     ("start", "spawner", "pidfd_open", "EMFILE", 1),
     ("start", "shim", "openat", "ENOSPC", 2),
     ("stop", "database", "pwrite64", "ENOSPC", 3),
     ("remove", "main", "rename", "EIO", 1),
     ("crash", "main", "openat", "EMFILE", 1),
-    ("crash", "main", "unlink", "EIO", 1),
 ]
 
 

@@ -30,13 +30,16 @@ WHO = ["0", "1", "-1", "daemon", "another box's shim", "a process of root"]
 @pytest.mark.parametrize(
     ("user", "engine", "who", "restarted"),
     [
-        *product([SELF], ENGINES, WHO, [False, True]),
         *all_or(
             [
+                *((SELF, *what, number % 2 == 0) for number, what in enumerate(product(ENGINES, WHO))),
+                (SELF, "process", "daemon", True),
+                (SELF, "process", "another box's shim", False),
+                (SELF, "process", "a process of root", True),
                 *product([ORDINARY], ["process"], ["a process of root"], [False, True]),
                 (ORDINARY, "sandbox", "another box's shim", True),
             ],
-            product([ORDINARY], ENGINES, WHO, [False, True]),
+            product([SELF, ORDINARY], ENGINES, WHO, [False, True]),
         ),
     ],
 )

@@ -30,7 +30,7 @@ from tests.integration.life import CREATE_POINTS, GONE, OPERATIONS, POINTS, POLI
 from tests.integration.living import Living
 from tests.integration.test_lifecycle import workload_of
 
-EXAMPLES = int(os.environ.get("BOXLITED_MODEL_EXAMPLES", "5"))
+EXAMPLES = int(os.environ.get("BOXLITED_MODEL_EXAMPLES", "4"))
 STEPS = int(os.environ.get("BOXLITED_MODEL_STEPS", "12"))
 SEED = os.environ.get("BOXLITED_MODEL_SEED")
 MAX_BOXES = 3
