@@ -35,8 +35,9 @@ deps-system:
 	  && for package in $$missing; do apt-get install -qq -y --no-install-recommends $$package >/dev/null || true; done; } || true
 
 # A real machine: Debian in QEMU, systemd, the wheel, the units; reboots and power cuts (CUTS=20, SEED=). Says a line a step.
+SYSTEM ?= tests/system
 system-test: $(VENV)/.installed deps-vm
-	TMPDIR=$${TMPDIR:-/var/tmp} $(BIN)/pytest -s -q tests/system
+	TMPDIR=$${TMPDIR:-/var/tmp} $(BIN)/pytest -s -q $(SYSTEM)
 
 # Where these cannot be installed, the test says which are missing.
 VM_TOOLS := qemu-system-x86_64:qemu-system-x86 mmdebstrap:mmdebstrap mke2fs:e2fsprogs depmod:kmod lz4:lz4 cpio:cpio
