@@ -17,9 +17,11 @@ UNSAFE = os.ST_NOEXEC | os.ST_RDONLY
 
 
 def pytest_configure() -> None:
-    """A run in the background of a shell ignores SIGINT, and what it starts would inherit that."""
+    """A run in the background of a shell ignores SIGINT and SIGQUIT, and what it starts would inherit that."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGQUIT) is signal.SIG_IGN:
+        signal.signal(signal.SIGQUIT, signal.SIG_DFL)
     if "TMPDIR" not in os.environ and _has_room():
         os.environ["TMPDIR"] = tempfile.tempdir = str(MEMORY)
     settings.register_profile("without a deadline", settings(), deadline=None)
