@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -53,14 +54,19 @@ def cut(daemon: Daemon, point: str) -> None:
     daemon.set_failpoints(f"{point}=kill")
 
 
+def killed_during(daemon: Daemon, point: str, act: Callable[[], object]) -> None:
+    """The daemon dies at the point in the midst of a request, which is not answered; there is a new one afterwards."""
+    cut(daemon, point)
+    with pytest.raises(BoxlitedError):
+        act()
+    daemon.wait_killed()
+    daemon.start()
+
+
 @pytest.mark.parametrize("point", CREATE)
 def test_row_07_killed_during_create(daemon: Daemon, point: str) -> None:
     old = daemon.create()
-    cut(daemon, point)
-    with pytest.raises(BoxlitedError):
-        daemon.create(name="fresh")
-    daemon.wait_killed()
-    daemon.start()
+    killed_during(daemon, point, lambda: daemon.create(name="fresh"))
     daemon.check_oracle({old["box_id"]: "configured"})
     box = daemon.create(name="again")
     assert daemon.client.start(box["box_id"])["status"] == "running"
@@ -71,11 +77,7 @@ def test_row_07_killed_during_create(daemon: Daemon, point: str) -> None:
 def test_row_07_killed_during_start(daemon: Daemon, point: str, policy: str) -> None:
     box = daemon.create(restart={"policy": policy})
     other = daemon.run()
-    cut(daemon, point)
-    with pytest.raises(BoxlitedError):
-        daemon.client.start(box["box_id"])
-    daemon.wait_killed()
-    daemon.start()
+    killed_during(daemon, point, lambda: daemon.client.start(box["box_id"]))
     if point != "start.after_intent" or policy == "always":
         row = daemon.wait_status(box["box_id"], "running")
     else:
@@ -92,11 +94,7 @@ def test_row_07_a_start_cut_at_its_intent_does_not_have_the_box_deleted_before_i
         daemon.start()
         box = daemon.run(auto_delete=seconds)
         daemon.client.stop(box["box_id"])
-        cut(daemon, "start.after_intent")
-        with pytest.raises(BoxlitedError):
-            daemon.client.start(box["box_id"])
-        daemon.wait_killed()
-        daemon.start()
+        killed_during(daemon, "start.after_intent", lambda: daemon.client.start(box["box_id"]))
         passes = daemon.client.metrics()["reconcile_passes_total"]
         until(lambda: daemon.client.metrics()["reconcile_passes_total"] >= passes + 3, "passes go on")
         daemon.check_oracle({box["box_id"]: "stopped"})
@@ -105,11 +103,7 @@ def test_row_07_a_start_cut_at_its_intent_does_not_have_the_box_deleted_before_i
 @pytest.mark.parametrize("point", STOP)
 def test_row_08_killed_during_stop(daemon: Daemon, point: str) -> None:
     box, other = daemon.run(), daemon.run()
-    cut(daemon, point)
-    with pytest.raises(BoxlitedError):
-        daemon.client.stop(box["box_id"])
-    daemon.wait_killed()
-    daemon.start()
+    killed_during(daemon, point, lambda: daemon.client.stop(box["box_id"]))
     row = daemon.wait_status(box["box_id"], "stopped")
     assert row["stop_cause"] == "user"
     daemon.check_oracle({box["box_id"]: "stopped", other["box_id"]: "running"})
@@ -119,11 +113,7 @@ def test_row_08_killed_during_stop(daemon: Daemon, point: str) -> None:
 def test_row_08_killed_during_restart(daemon: Daemon, point: str) -> None:
     """A restart is no stop: wherever it is cut, the box runs afterwards, and it is another run."""
     box, other = daemon.run(), daemon.run()
-    cut(daemon, point)
-    with pytest.raises(BoxlitedError):
-        daemon.client.restart(box["box_id"])
-    daemon.wait_killed()
-    daemon.start()
+    killed_during(daemon, point, lambda: daemon.client.restart(box["box_id"]))
     row = daemon.until_box(
         box["box_id"], lambda row: row["status"] == "running" and row["run_id"] != box["run_id"], "it runs anew"
     )
@@ -134,11 +124,7 @@ def test_row_08_killed_during_restart(daemon: Daemon, point: str) -> None:
 @pytest.mark.parametrize("point", ["stop.after_intent", "apply.after_write", "start.after_intent"])
 def test_row_08_a_stop_is_final_though_a_restart_was_cut_before_it(daemon: Daemon, point: str) -> None:
     box = daemon.run()
-    cut(daemon, point)
-    with pytest.raises(BoxlitedError):
-        daemon.client.restart(box["box_id"])
-    daemon.wait_killed()
-    daemon.start()
+    killed_during(daemon, point, lambda: daemon.client.restart(box["box_id"]))
     daemon.client.stop(box["box_id"])
     daemon.restart_after_kill()
     assert daemon.get(box["box_id"])["desired"] == "stopped"
@@ -148,11 +134,7 @@ def test_row_08_a_stop_is_final_though_a_restart_was_cut_before_it(daemon: Daemo
 @pytest.mark.parametrize("point", REMOVE)
 def test_row_07_killed_during_remove(daemon: Daemon, point: str) -> None:
     box, other = daemon.create(), daemon.run()
-    cut(daemon, point)
-    with pytest.raises(BoxlitedError):
-        daemon.client.remove(box["box_id"])
-    daemon.wait_killed()
-    daemon.start()
+    killed_during(daemon, point, lambda: daemon.client.remove(box["box_id"]))
     assert box["box_id"] not in daemon.table()
     daemon.check_oracle({other["box_id"]: "running"})
     assert not [entry for entry in (daemon.home / "quarantine").iterdir() if entry.name.startswith("removed-")]
@@ -162,11 +144,7 @@ def test_row_07_killed_during_remove(daemon: Daemon, point: str) -> None:
 def test_row_07_killed_during_a_forced_remove(daemon: Daemon, point: str) -> None:
     """It was not acknowledged: the box is stopped for good or gone, and the next remove works."""
     box, other = daemon.run(restart={"policy": "always"}), daemon.run()
-    cut(daemon, point)
-    with pytest.raises(BoxlitedError):
-        daemon.client.remove(box["box_id"], force=True)
-    daemon.wait_killed()
-    daemon.start()
+    killed_during(daemon, point, lambda: daemon.client.remove(box["box_id"], force=True))
     until(lambda: [owner for owner, _pid in daemon.shims()] == [other["box_id"]], "its shim ends")
     if point in REMOVE:
         assert box["box_id"] not in daemon.table()
