@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 import trio
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import (
@@ -22,9 +23,17 @@ from wsproto.events import (
 )
 
 from boxlited.model import ExecSpec
-from tests.unit.test_api_support import Api, MemoryAttachment
+from tests.unit.test_api_support import Api, MemoryAttachment, served
 
 BOX = "/v1/boxes/b"
+
+
+@pytest.fixture
+async def api(tmp_path: Path) -> AsyncIterator[Api]:
+    """An API that has the box `b`."""
+    async with served(tmp_path) as api:
+        api.supervisor.put("b")
+        yield api
 
 
 class Socket:

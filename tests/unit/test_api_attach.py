@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,15 +14,11 @@ from wsproto.events import BytesMessage, TextMessage
 from boxlited.api.listeners import listen_tcp, listen_unix
 from boxlited.model import ExecSpec
 from boxlited.shim.frames import Kind
+from tests.unit import attach_harness
 from tests.unit.attach_harness import BOX, Socket, attached, connected, heard, nobody_is_connected
 from tests.unit.test_api_support import Api, error_of, served
 
-
-@pytest.fixture
-async def api(tmp_path: Path) -> AsyncIterator[Api]:
-    async with served(tmp_path) as api:
-        api.supervisor.put("b")
-        yield api
+api = attach_harness.api
 
 
 # ---- the handshake

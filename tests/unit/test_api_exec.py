@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from boxlited.model import ExecSpec
+from tests.unit import attach_harness
 from tests.unit.attach_harness import BOX
-from tests.unit.test_api_support import Api, error_of, served
+from tests.unit.test_api_support import Api, error_of
 
 ALLOWED = [1, 2, 3, 6, 10, 12, 15, 28]
 
 
-@pytest.fixture
-async def api(tmp_path: Path) -> AsyncIterator[Api]:
-    async with served(tmp_path) as api:
-        api.supervisor.put("b")
-        yield api
+api = attach_harness.api
 
 
 async def test_exec_is_201_with_the_id_and_where_it_is(api: Api) -> None:
